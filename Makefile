@@ -1,0 +1,82 @@
+# fleetflame's commands. `make` alone lists them.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.ONESHELL:
+.DEFAULT_GOAL := help
+.PHONY: help demo test check bench soak bless
+
+export CARGO_TERM_COLOR ?= auto
+# Long enough to notice a parser that broke, short enough to be run each time; `make soak` gives each target ten minutes.
+FUZZ_SECONDS ?= 20
+
+# step NAME COMMAND…: runs a step, remembers how long it took and whether it failed. All steps are always run.
+define STEPS
+failed=''; times=''; all_began=$$SECONDS
+step() {
+    local name=$$1 began=$$SECONDS code=0; shift
+    printf '\n== %s: %s\n' "$$name" "$$*"
+    "$$@" || code=$$?
+    times+=$$(printf '%6d s  %s' $$((SECONDS - began)) "$$name")
+    [ $$code = 0 ] || { failed+=" $$name"; times+="  FAILED ($$code)"; }
+    times+=$$'\n'
+}
+finish() {
+    printf '\n%s%6d s  in all\n' "$$times" $$((SECONDS - all_began))
+    [ -z "$$failed" ] || printf 'failed:%s\n' "$$failed"
+    counts
+    [ -z "$$failed" ]
+}
+counts() { :; }
+endef
+
+help:  ## list what can be asked for
+	@grep -hE '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/make \1\t\2/' | expand -t 14
+
+demo:  ## build, then capture and draw a real local fleet
+	@cargo build --release --locked -p fleetflame -p fleetflame-agent
+	exec "$${CARGO_TARGET_DIR:-target}/release/fleetflame" demo
+
+test:  ## everything: packages, format, lints, all tests, doc tests, fuzzing
+	@$(STEPS)
+	# The runner's log, for the totals in the last line.
+	log=$$(mktemp)
+	trap 'rm -f "$$log"' EXIT
+	nextest() { cargo nextest run --workspace --locked --no-fail-fast --color never "$$@" 2>&1 | tee "$$log"; }
+	counts() {
+	    local line; line=$$(grep -E '^ *Summary .* tests? run:' "$$log" | tail -n 1)
+	    number() { grep -oE "[0-9]+ $$1" <<<"$$line" | grep -oE '[0-9]+' || echo 0; }
+	    printf '%s passed, %s failed\n' "$$(number passed)" "$$(($$(number failed) + $$(number 'timed out')))"
+	}
+	step packages deploy/test-packages
+	step format cargo fmt --all --check
+	step lints cargo clippy --workspace --all-targets --locked -- -D warnings
+	step programs cargo build --workspace --locked --bins
+	step tests nextest
+	step doc-tests cargo test --workspace --locked --doc --quiet
+	step fuzz tests/fuzz/run $(FUZZ_SECONDS)
+	finish
+
+check:  ## the quick part: format, lints, unit tests
+	@$(STEPS)
+	step format cargo fmt --all --check
+	step lints cargo clippy --workspace --all-targets --locked -- -D warnings
+	step unit-tests cargo nextest run --workspace --locked --lib --bins
+	finish
+
+bench:  ## measure against the tools of the field
+	@cargo run --release --locked -p fleetflame-bench
+
+soak:  ## repeat and fuzz for long: 500 seeds, the fleet tests twenty times, ten minutes a fuzz target
+	@$(STEPS)
+	step packages deploy/test-packages
+	step programs cargo build --workspace --locked --bins
+	step seeds env FLEETFLAME_SEEDS=500 cargo nextest run --locked -p fleetflame-tests --test simulated_fleet
+	repeat() { local i; for i in $$(seq 20); do cargo nextest run --locked -p fleetflame-tests --test fleet || return 1; done; }
+	step fleet repeat
+	step fuzz tests/fuzz/run 600
+	finish
+
+bless:  ## write the seeds of the fuzzers and other generated test data anew
+	@cargo run --quiet --locked --manifest-path tests/fuzz/Cargo.toml \
+	    --target-dir "$${CARGO_TARGET_DIR:-target}/fuzz" --release --example seeds

@@ -1,0 +1,195 @@
+//! What this engine can do here. In: the machine, asked by trying. Out: a report with findings
+//! whose remedies name the missing capability or sysctl. Never: a sample.
+
+use crate::attr::{self, EventPlan, Features, Scope};
+use crate::config::NativeConfig;
+use crate::kallsyms::KernelSymbols;
+use crate::mode::{Mode, Priority};
+use crate::{file, privileges, proc, sys};
+use model::finding::{Finding, FindingCode};
+
+/// What was found.
+#[derive(Clone, Debug)]
+pub struct NativeReport {
+    /// Kernel release.
+    pub kernel: String,
+    /// CPUs that are online.
+    pub cpus: usize,
+    /// `kernel.perf_event_paranoid`.
+    pub perf_event_paranoid: Option<i64>,
+    /// `kernel.kptr_restrict`.
+    pub kptr_restrict: Option<i64>,
+    /// `kernel.perf_event_max_sample_rate`.
+    pub sample_rate_max: Option<i64>,
+    /// Effective capabilities that matter.
+    pub capabilities: Vec<&'static str>,
+    /// The mode that a capture would have; none when it cannot run.
+    pub mode: Option<Mode>,
+    /// What is missing, and what is lost without it.
+    pub findings: Vec<Finding>,
+}
+
+/// What the kernel permits, found by trying.
+#[derive(Clone, Debug)]
+pub(crate) struct Permitted {
+    pub cpu_wide: bool,
+    pub features: Features,
+    pub findings: Vec<Finding>,
+}
+
+/// Tries from the best scope to the weakest; nothing is sampled, the events stay disabled.
+pub(crate) fn permitted(config: &NativeConfig, cpu: usize) -> Result<Permitted, Finding> {
+    let own = u32::try_from(sys::thread_id()).unwrap_or(0);
+    let kernel = config.include_kernel;
+    let steps = [(true, true), (true, false), (false, true), (false, false)];
+    let mut last = None;
+    for (cpu_wide, kernel) in steps.into_iter().filter(|s| kernel || !s.1) {
+        let plan = EventPlan {
+            period_ns: config.period_ns(),
+            stack_copy_bytes: 1024,
+            features: Features::all(kernel),
+        };
+        let scope = if cpu_wide {
+            Scope::Cpu(cpu)
+        } else {
+            Scope::Task(own, cpu)
+        };
+        match attr::open_with_ladder(plan, scope) {
+            Ok((_, features, dropped)) => {
+                let findings = restrictions(config, cpu_wide, kernel, &dropped);
+                return Ok(Permitted {
+                    cpu_wide,
+                    features,
+                    findings,
+                });
+            }
+            Err(error) => last = Some(error),
+        }
+    }
+    let error = last.map_or_else(|| "nothing was tried".to_owned(), |e| e.to_string());
+    let mut evidence = format!("perf_event_open: {error}; {}", situation());
+    if config.allow_ptrace {
+        evidence.push_str("; stopping the target instead is not built into this engine");
+    }
+    Err(Finding::new(FindingCode::PerfNotPermitted, evidence))
+}
+
+fn situation() -> String {
+    let paranoid = proc::sysctl("kernel/perf_event_paranoid");
+    let paranoid = paranoid.map_or_else(|| "unreadable".to_owned(), |p| p.to_string());
+    let have = privileges::effective().join(" ");
+    let have = if have.is_empty() { "none" } else { &have };
+    format!("kernel.perf_event_paranoid is {paranoid}, capabilities: {have}")
+}
+
+fn restrictions(
+    config: &NativeConfig,
+    cpu_wide: bool,
+    kernel: bool,
+    dropped: &[&'static str],
+) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let have = privileges::effective();
+    let has = |name: &str| have.contains(&name);
+    let restricted = |what: &str, remedy: &str| {
+        Finding::new(
+            FindingCode::PerfRestricted,
+            format!("{what}; {}", situation()),
+        )
+        .with_remedy(remedy)
+    };
+    if config.include_kernel && !kernel {
+        findings.push(restricted(
+            "kernel frames are not sampled",
+            "Give the agent CAP_PERFMON, or set kernel.perf_event_paranoid to 1 or less.",
+        ));
+    }
+    if !cpu_wide {
+        findings.push(restricted(
+            "only processes of the agent's own user can be sampled, by an event for each thread",
+            "Give the agent CAP_PERFMON, or set kernel.perf_event_paranoid to 0 or less.",
+        ));
+    }
+    if !has("CAP_SYS_PTRACE") {
+        findings.push(restricted(
+            "mappings of other users' processes cannot be read, so their frames have no names",
+            "Give the agent CAP_SYS_PTRACE.",
+        ));
+    }
+    for what in dropped {
+        let evidence = format!("this kernel has no {what}");
+        findings.push(Finding::new(FindingCode::PerfAttrUnsupported, evidence));
+    }
+    findings
+}
+
+/// The kernel's names, and a finding when it hides them.
+pub(crate) fn kernel_symbols(wanted: bool) -> (KernelSymbols, Option<Finding>) {
+    if !wanted {
+        return (KernelSymbols::default(), None);
+    }
+    let symbols = KernelSymbols::load().unwrap_or_default();
+    let hidden = symbols.is_empty().then(names_hidden);
+    (symbols, hidden)
+}
+
+fn names_hidden() -> Finding {
+    let restrict = proc::sysctl("kernel/kptr_restrict").unwrap_or(-1);
+    let evidence = format!("/proc/kallsyms has no addresses; kernel.kptr_restrict is {restrict}");
+    Finding::new(FindingCode::KernelNamesHidden, evidence)
+}
+
+/// The best scheduling that the calling thread can get, taken.
+pub(crate) fn best_priority() -> (Priority, Option<String>) {
+    let Err(refused) = sys::become_realtime() else {
+        return (Priority::Fifo, None);
+    };
+    let why = format!("sched_setscheduler(SCHED_FIFO): {refused}");
+    if sys::set_nice(-20).is_ok() {
+        (Priority::Nice, Some(format!("{why}; running at nice -20")))
+    } else {
+        (
+            Priority::Plain,
+            Some(format!("{why}; nice -20 is refused too")),
+        )
+    }
+}
+
+/// Says what this engine can do here.
+#[must_use]
+pub fn check(config: &NativeConfig) -> NativeReport {
+    let cpus = proc::online_cpus();
+    let release = file::read_proc("/proc/sys/kernel/osrelease", 256).unwrap_or_default();
+    let tried = std::thread::spawn(best_priority).join();
+    let (priority, refused) = tried.unwrap_or((Priority::Plain, None));
+    let mut findings = Vec::new();
+    let mode = match permitted(config, cpus.first().copied().unwrap_or(0)) {
+        Ok(permitted) => {
+            findings.extend(permitted.findings);
+            findings.extend(refused.map(|why| Finding::new(FindingCode::NoRealtime, why)));
+            let kernel = permitted.features.kernel;
+            if kernel && KernelSymbols::is_hidden() {
+                findings.push(names_hidden());
+            }
+            Some(Mode {
+                cpu_wide: permitted.cpu_wide,
+                priority,
+                kernel,
+            })
+        }
+        Err(finding) => {
+            findings.push(finding);
+            None
+        }
+    };
+    NativeReport {
+        kernel: String::from_utf8_lossy(&release).trim().to_owned(),
+        cpus: cpus.len(),
+        perf_event_paranoid: proc::sysctl("kernel/perf_event_paranoid"),
+        kptr_restrict: proc::sysctl("kernel/kptr_restrict"),
+        sample_rate_max: proc::sysctl("kernel/perf_event_max_sample_rate"),
+        capabilities: privileges::effective(),
+        mode,
+        findings,
+    }
+}

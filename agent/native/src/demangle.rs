@@ -1,0 +1,70 @@
+//! Names as people write them. In: a symbol's name. Out: C++ and Rust names demangled, versions
+//! cut off. Never: a name longer than its bound (a hostile one could expand without end).
+
+use cpp_demangle::{DemangleOptions, Symbol};
+
+/// Longest name that is looked at, and longest that comes out, in bytes.
+pub const NAME_BYTES_MAX: usize = 1024;
+
+/// The readable form of a symbol's name.
+#[must_use]
+pub fn demangle(name: &str) -> String {
+    // memcpy@@GLIBC_2.14 and memcpy@GLIBC_2.2.5 are both memcpy.
+    let name = match name.split_once('@') {
+        Some((bare, _)) if !bare.is_empty() => bare,
+        _ => name,
+    };
+    let name = cut(name);
+    let mut readable = None;
+    if let Ok(rust) = rustc_demangle::try_demangle(name) {
+        readable = Some(format!("{rust:#}"));
+    } else if name.starts_with("_Z") {
+        let options = DemangleOptions::new()
+            .no_params()
+            .no_return_type()
+            .recursion_limit(128);
+        readable = Symbol::new(name)
+            .ok()
+            .and_then(|s| s.demangle_with_options(&options).ok());
+    }
+    match readable {
+        Some(text) if !text.is_empty() => cut(&text).to_owned(),
+        _ => name.to_owned(),
+    }
+}
+
+fn cut(text: &str) -> &str {
+    let mut end = text.len().min(NAME_BYTES_MAX);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_made_readable() {
+        assert_eq!(demangle("memcpy@@GLIBC_2.14"), "memcpy");
+        assert_eq!(demangle("_ZN3foo3barEi"), "foo::bar");
+        assert_eq!(
+            demangle("_ZN4core3fmt5write17h0123456789abcdefE"),
+            "core::fmt::write"
+        );
+        assert_eq!(demangle("_RNvC6_123foo3bar"), "123foo::bar");
+        assert_eq!(
+            demangle("ngx_http_process_request"),
+            "ngx_http_process_request"
+        );
+        assert_eq!(demangle("_Z"), "_Z");
+        assert!(demangle(&"x".repeat(9_000)).len() <= NAME_BYTES_MAX);
+    }
+
+    #[test]
+    fn a_name_that_doubles_at_each_step_ends() {
+        let hostile = format!("_Z1fI{}iE", "S_I".repeat(200));
+        assert!(demangle(&hostile).len() <= NAME_BYTES_MAX);
+    }
+}

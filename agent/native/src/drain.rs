@@ -1,0 +1,358 @@
+//! The unwinding thread: samples in, rows of the recorder out. Runs at nice 10. Never: at
+//! real-time priority; a panic over a hostile sample passed on.
+
+use crate::capture::{Shared, SideEvent, Slot};
+use crate::config::NativeConfig;
+use crate::fold::Folder;
+use crate::kallsyms::KernelSymbols;
+use crate::modules::ModuleStore;
+use crate::proc;
+use crate::record::{self, Record, Sample};
+use crate::registry::{self, Registry};
+use crate::space::Space;
+use crate::summary::Durations;
+use crate::sys;
+use crate::unwind::{Pc, Stack, StackWords, Unwinder};
+use foldhash::HashMap;
+use model::finding::{Finding, FindingCode};
+use model::profile::{CounterKind, CounterSource, FrameId, Recorder, SeriesId};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Locks even if a thread panicked with it: the values are counts, whole at any time.
+pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What unwinding came to.
+#[derive(Clone, Debug, Default)]
+pub struct Quality {
+    /// Samples folded.
+    pub samples: u64,
+    /// Stacks cut short.
+    pub truncated: u64,
+    /// Stacks with user frames.
+    pub user_stacks: u64,
+    /// Those that reached their root.
+    pub rooted: u64,
+    /// User frames.
+    pub user_frames: u64,
+    /// User frames of which not even the function's start is known.
+    pub unknown_frames: u64,
+    /// Deepest stack.
+    pub depth_max: usize,
+    /// Samples over which an unwinder panicked.
+    pub panicked: u64,
+    /// From sample to handling.
+    pub latency: Durations,
+    /// Handling.
+    pub work: Durations,
+}
+
+/// The thread's state.
+#[derive(Debug)]
+pub struct Drain {
+    config: Arc<NativeConfig>,
+    shared: Arc<Shared>,
+    registry: Arc<Mutex<Registry>>,
+    recorder: Arc<Mutex<Recorder>>,
+    mode: String,
+    spaces: HashMap<u32, Space>,
+    store: ModuleStore,
+    unwinder: Unwinder,
+    folder: Folder,
+    series: HashMap<(u32, String), SeriesId>,
+    threads: HashMap<(u32, u32), String>,
+    ids: Vec<FrameId>,
+    quality: Quality,
+    counted: [u64; 3],
+    findings: Vec<Finding>,
+    pruned_ns: u64,
+}
+
+/// Thread names that are remembered before they are read again.
+const THREADS_MAX: usize = 65_536;
+/// Samples that are folded before side events are looked at again.
+const BATCH: usize = 64;
+
+impl Drain {
+    /// A drain that knows the kernel's names.
+    #[must_use]
+    pub fn new(
+        config: Arc<NativeConfig>,
+        shared: Arc<Shared>,
+        registry: Arc<Mutex<Registry>>,
+        recorder: Arc<Mutex<Recorder>>,
+        symbols: KernelSymbols,
+    ) -> Self {
+        Self {
+            unwinder: Unwinder::new(shared.interposed.clone()),
+            folder: Folder::new(symbols),
+            config,
+            shared,
+            registry,
+            recorder,
+            mode: String::new(),
+            spaces: HashMap::default(),
+            store: ModuleStore::default(),
+            series: HashMap::default(),
+            threads: HashMap::default(),
+            ids: Vec::new(),
+            quality: Quality::default(),
+            counted: [0; 3],
+            findings: Vec::new(),
+            pruned_ns: 0,
+        }
+    }
+
+    /// The mode that stands in the series.
+    pub fn set_mode(&mut self, mode: &str) {
+        mode.clone_into(&mut self.mode);
+    }
+
+    /// Scans and parses what the targets have mapped, so that nothing big is left for later.
+    pub fn preload(&mut self) {
+        let now = sys::mono_ns();
+        for pid in lock(&self.registry).pids() {
+            self.spaces
+                .entry(pid)
+                .or_default()
+                .refresh(pid, now, &mut self.store);
+        }
+    }
+
+    /// What went wrong so far, taken.
+    pub fn take_findings(&mut self) -> Vec<Finding> {
+        std::mem::take(&mut self.findings)
+    }
+
+    /// What files could not be used.
+    #[must_use]
+    pub fn file_findings(&self) -> &[Finding] {
+        self.store.findings()
+    }
+
+    /// What unwinding came to.
+    #[must_use]
+    pub fn quality(&self) -> &Quality {
+        &self.quality
+    }
+
+    /// Handles what is waiting. Returns whether there was anything.
+    pub fn turn(&mut self) -> bool {
+        self.side_events();
+        self.count_losses();
+        let mut any = false;
+        for _ in 0..BATCH {
+            let Some(slot) = self.shared.full.pop() else {
+                break;
+            };
+            any = true;
+            // The code below is written not to panic; a sample of a hostile target must not be
+            // the proof that ends the capture.
+            if catch_unwind(AssertUnwindSafe(|| self.sample(&slot))).is_err() {
+                self.quality.panicked += 1;
+            }
+            self.shared.recycle(slot);
+        }
+        self.prune();
+        any
+    }
+
+    fn bin(&self, time: u64) -> u32 {
+        let start = self.shared.start_time.load(Relaxed);
+        u32::try_from(time.saturating_sub(start) / 1_000_000_000).unwrap_or(0)
+    }
+
+    fn side_events(&mut self) {
+        while let Some(event) = self.shared.side.pop() {
+            match event {
+                SideEvent::Mapped(pid) => {
+                    if let Some(space) = self.spaces.get_mut(&pid) {
+                        space.mark_dirty();
+                    }
+                }
+                SideEvent::Exec(pid, _) => {
+                    self.spaces.entry(pid).or_default().forget();
+                    self.forget_threads(pid);
+                    lock(&self.registry).hint(pid);
+                }
+                SideEvent::Named(pid, tid) => {
+                    self.threads.remove(&(pid, tid));
+                }
+                SideEvent::Forked(_, child) => lock(&self.registry).hint(child),
+                SideEvent::Exited(pid, time) => {
+                    let mono = time.wrapping_sub(self.shared.clock_offset);
+                    lock(&self.registry).end(pid, mono);
+                    self.shared.targets.set(pid, false);
+                    self.forget_threads(pid);
+                }
+            }
+        }
+        if self.shared.losses.side_lost.swap(0, Relaxed) > 0 {
+            self.spaces.values_mut().for_each(Space::mark_dirty);
+        }
+    }
+
+    fn forget_threads(&mut self, pid: u32) {
+        self.threads.retain(|key, _| key.0 != pid);
+        self.series.retain(|key, _| key.0 != pid);
+    }
+
+    fn count_losses(&mut self) {
+        let losses = &self.shared.losses;
+        let dropped = losses.dropped_full.load(Relaxed) + losses.dropped_late.load(Relaxed);
+        let now = [
+            losses.lost.load(Relaxed),
+            losses.throttled.load(Relaxed),
+            dropped,
+        ];
+        if now == self.counted || self.shared.start_time.load(Relaxed) == u64::MAX {
+            return;
+        }
+        let bin = self.bin(self.shared.event_now());
+        let kinds = [
+            CounterKind::Lost,
+            CounterKind::Throttled,
+            CounterKind::Dropped,
+        ];
+        let mut recorder = lock(&self.recorder);
+        for ((kind, now), before) in kinds.into_iter().zip(now).zip(self.counted) {
+            if now > before {
+                recorder.count(CounterSource::Host, bin, kind, now - before);
+            }
+        }
+        self.counted = now;
+    }
+
+    fn sample(&mut self, slot: &Slot) {
+        let Some(bytes) = slot.record.get(..slot.length) else {
+            return;
+        };
+        let Record::Sample(sample) = record::parse(bytes) else {
+            self.shared
+                .losses
+                .damaged
+                .fetch_add(slot.length as u64, Relaxed);
+            return;
+        };
+        let stack = self.unwind(&sample, slot);
+        let Some(series) = self.series_of(&sample) else {
+            return;
+        };
+        let bin = self.bin(sample.time);
+        let mut recorder = lock(&self.recorder);
+        self.folder
+            .fold(&mut recorder, sample.kernel_chain(), &stack, &mut self.ids);
+        recorder.add_stack(series, bin, &self.ids, &[1, slot.period_ns, 0]);
+        if stack.truncated {
+            recorder.count(
+                CounterSource::Series(series),
+                bin,
+                CounterKind::Truncated,
+                1,
+            );
+        }
+        drop(recorder);
+        self.measure(slot, &stack);
+    }
+
+    fn unwind(&mut self, sample: &Sample<'_>, slot: &Slot) -> Stack {
+        let Some(regs) = sample.regs else {
+            return Stack::default();
+        };
+        let extension = slot.extension.as_deref().unwrap_or_default();
+        let words = StackWords {
+            start: regs.sp(),
+            copy: sample.stack,
+            extension: extension.get(..slot.extension_length).unwrap_or_default(),
+        };
+        let pid = sample.pid;
+        let now = sys::mono_ns();
+        let space = self.spaces.entry(pid).or_default();
+        space.refresh(pid, now, &mut self.store);
+        let stack = self
+            .unwinder
+            .unwind(pid, space, regs, words, &slot.interposed);
+        let lost_its_way = stack.frames.iter().any(|f| matches!(f, Pc::Unknown));
+        if lost_its_way && space.refresh_for_unknown(pid, now, &mut self.store) {
+            return self
+                .unwinder
+                .unwind(pid, space, regs, words, &slot.interposed);
+        }
+        stack
+    }
+
+    fn series_of(&mut self, sample: &Sample<'_>) -> Option<SeriesId> {
+        let (pid, tid) = (sample.pid, sample.tid);
+        if self.threads.len() >= THREADS_MAX {
+            self.threads.clear();
+        }
+        let threads = &mut self.threads;
+        let thread = threads
+            .entry((pid, tid))
+            .or_insert_with(|| proc::thread_name(pid, tid).unwrap_or_default())
+            .clone();
+        if let Some(&id) = self.series.get(&(pid, thread.clone())) {
+            return Some(id);
+        }
+        let process = lock(&self.registry).process(pid)?.clone();
+        let thread_name = if thread.is_empty() {
+            &process.comm
+        } else {
+            &thread
+        };
+        let series = registry::series(&self.config, &self.mode, &process, thread_name);
+        let id = lock(&self.recorder).series(&series);
+        self.series.insert((pid, thread), id);
+        Some(id)
+    }
+
+    fn measure(&mut self, slot: &Slot, stack: &Stack) {
+        let q = &mut self.quality;
+        q.samples += 1;
+        q.latency.add(slot.latency_ns);
+        q.work.add(slot.work_ns);
+        q.truncated += u64::from(stack.truncated);
+        if stack.frames.is_empty() {
+            return;
+        }
+        q.user_stacks += 1;
+        q.rooted += u64::from(stack.rooted);
+        q.user_frames += stack.frames.len() as u64;
+        q.depth_max = q.depth_max.max(stack.frames.len());
+        let unknown = |pc: &&Pc| match pc {
+            Pc::Module(module, address) => module.elf.function(*address).start == 0,
+            Pc::File(_) | Pc::Unknown => true,
+            Pc::Jit | Pc::Given(_) => false,
+        };
+        q.unknown_frames += stack.frames.iter().filter(unknown).count() as u64;
+    }
+
+    /// Once a second: forgets processes that are gone, and says which have too many mappings.
+    fn prune(&mut self) {
+        let now = sys::mono_ns();
+        if now.saturating_sub(self.pruned_ns) < 1_000_000_000 {
+            return;
+        }
+        self.pruned_ns = now;
+        for (pid, space) in &mut self.spaces {
+            if std::mem::take(&mut space.cut) {
+                self.findings.push(Finding::new(
+                    FindingCode::TargetTooBig,
+                    format!("process {pid} has {} mappings", space.seen),
+                ));
+            }
+        }
+        if self.shared.full.is_empty() {
+            let alive = lock(&self.registry).pids();
+            self.spaces
+                .retain(|pid, _| alive.binary_search(pid).is_ok());
+            self.threads
+                .retain(|key, _| alive.binary_search(&key.0).is_ok());
+            self.series
+                .retain(|key, _| alive.binary_search(&key.0).is_ok());
+        }
+    }
+}

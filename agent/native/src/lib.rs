@@ -1,0 +1,63 @@
+//! The native on-CPU engine: samples stacks of running processes with the kernel's own timer, and
+//! unwinds and names them here. No foreign tool, no debuginfo, no kernel module.
+//!
+//! In: a [`NativeConfig`] (which processes, how often). Out: rows in a
+//! [`model::profile::Recorder`], a [`NativeSummary`], findings.
+//! Never: a target stopped, a target's file mapped, work at real-time priority beyond taking a
+//! record and reading memory within a millisecond.
+//!
+//! ```text
+//!  perf ring ─▶ capture (pinned, FIFO) ─▶ queue ─▶ drain ─▶ unwind ─▶ fold ─▶ recorder
+//!                                          scan: targets, schedstat ─────────▲
+//! ```
+//! The only unsafe code is in `sys` (system calls) and `ring` (memory shared with the kernel).
+
+mod arch;
+mod arming;
+mod attr;
+mod budget;
+mod capture;
+mod cfi;
+mod check;
+mod clock;
+mod config;
+mod demangle;
+mod dither;
+mod drain;
+mod elf;
+mod file;
+mod fold;
+mod host;
+mod interpose;
+mod kallsyms;
+mod maps;
+mod mode;
+mod modules;
+mod privileges;
+mod proc;
+mod process;
+mod record;
+mod registry;
+mod ring;
+mod sampler;
+mod scan;
+mod schedstat;
+mod space;
+mod summary;
+mod symbols;
+mod sys;
+mod tasks;
+mod unwind;
+
+pub use arch::Regs;
+pub use budget::{Budget, BudgetRequest, plan as plan_budget};
+pub use check::{NativeReport, check};
+pub use clock::ClockOffset;
+pub use config::{NativeConfig, Pick, TargetSelector};
+pub use host::{GatewayProcess, gateways, lower_own_priority};
+pub use interpose::{CaptureContext, Interposed, InterposedUnwinder, StepContext};
+pub use mode::{Mode, Priority};
+pub use registry::Window;
+pub use sampler::{Armed, Sampler};
+pub use summary::NativeSummary;
+pub use sys::{mono_ns, read_process};

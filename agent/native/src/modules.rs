@@ -1,0 +1,216 @@
+//! Images that targets have mapped, each parsed once. In: a process and one of its mappings. Out:
+//! the parsed image, shared by all processes. Never: a file that is not the mapped one (inode or
+//! build-id must agree), a panic of a parser passed on.
+
+use crate::elf::{self, Elf, Want};
+use crate::file::{DEBUG_FILE_BYTES_MAX, FILE_BYTES_MAX, FileKey, TargetFile};
+use crate::maps::Mapping;
+use crate::sys;
+use foldhash::HashMap;
+use model::finding::{Finding, FindingCode};
+use model::profile::BuildId;
+use std::fmt::Write as _;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::Arc;
+
+/// Most images that are kept.
+const MODULES_MAX: usize = 8192;
+/// Most findings about files; beyond it they would only repeat.
+const FINDINGS_MAX: usize = 32;
+/// A vdso is one or two pages.
+const VDSO_BYTES_MAX: u64 = 64 << 10;
+
+/// One image.
+#[derive(Debug)]
+pub struct Module {
+    /// Number of this image, for caches.
+    pub id: u32,
+    /// Base name.
+    pub name: String,
+    /// What was parsed.
+    pub elf: Elf,
+}
+
+/// All images that were seen.
+#[derive(Debug, Default)]
+pub struct ModuleStore {
+    by_key: HashMap<FileKey, Option<Arc<Module>>>,
+    vdso: Option<Option<Arc<Module>>>,
+    next_id: u32,
+    findings: Vec<Finding>,
+}
+
+impl ModuleStore {
+    /// The image behind a mapping with a file; none when it cannot be used (a finding says why).
+    pub fn load(&mut self, pid: u32, mapping: &Mapping) -> Option<Arc<Module>> {
+        let file = match open(pid, mapping) {
+            Ok(file) => file,
+            Err(why) => {
+                // A process that ended is not worth a finding.
+                if Path::new(&format!("/proc/{pid}/exe"))
+                    .symlink_metadata()
+                    .is_ok()
+                {
+                    self.report(format!("{}: {why}", mapping.path));
+                }
+                return None;
+            }
+        };
+        let key = file.key();
+        if let Some(known) = self.by_key.get(&key) {
+            return known.clone();
+        }
+        if self.by_key.len() >= MODULES_MAX {
+            return None;
+        }
+        let module = self.parse(pid, mapping, &file);
+        self.by_key.insert(key, module.clone());
+        module
+    }
+
+    fn parse(&mut self, pid: u32, mapping: &Mapping, file: &TargetFile) -> Option<Arc<Module>> {
+        // The parsers are written not to panic; a file of a target must not be the proof.
+        let parsed = catch_unwind(AssertUnwindSafe(|| {
+            let mut elf = elf::parse(file, Want::All)?;
+            if !elf.has_symtab
+                && let Some(symbols) = debug_symbols(pid, &mapping.path, &elf)
+            {
+                elf.symbols = symbols.symbols;
+                elf.has_symtab = true;
+            }
+            Ok(elf)
+        }));
+        let why = match parsed {
+            Ok(Ok(_)) if file.has_changed() => "it was written to while it was read",
+            Ok(Ok(elf)) if !matches_memory(pid, mapping, &elf) => {
+                "its build-id is not the one in the target's memory"
+            }
+            Ok(Ok(elf)) => return Some(self.adopt(base_name(&mapping.path), elf)),
+            Ok(Err(why)) => why,
+            Err(_) => "its tables could not be parsed",
+        };
+        self.report(format!("{}: {why}", mapping.path));
+        None
+    }
+
+    /// The vdso, read from the memory of a process; it is the same in all 64-bit processes.
+    pub fn load_vdso(&mut self, pid: u32, mapping: &Mapping) -> Option<Arc<Module>> {
+        if let Some(known) = &self.vdso {
+            return known.clone();
+        }
+        let length = (mapping.end - mapping.start).min(VDSO_BYTES_MAX);
+        let mut bytes = vec![0; usize::try_from(length).unwrap_or(0)];
+        let mut filled = 0;
+        while filled < bytes.len() {
+            let got = sys::read_process(pid, mapping.start + filled as u64, &mut bytes[filled..]);
+            if got == 0 {
+                return None;
+            }
+            filled += got;
+        }
+        let parsed = catch_unwind(AssertUnwindSafe(|| elf::parse(&bytes, Want::All)));
+        let module = parsed
+            .ok()
+            .and_then(Result::ok)
+            .map(|elf| self.adopt("[vdso]", elf));
+        self.vdso = Some(module.clone());
+        module
+    }
+
+    fn adopt(&mut self, name: &str, elf: Elf) -> Arc<Module> {
+        self.next_id += 1;
+        Arc::new(Module {
+            id: self.next_id,
+            name: name.to_owned(),
+            elf,
+        })
+    }
+
+    fn report(&mut self, evidence: String) {
+        let finding = Finding::new(FindingCode::TargetFile, evidence);
+        if self.findings.len() < FINDINGS_MAX && !self.findings.contains(&finding) {
+            self.findings.push(finding);
+        }
+    }
+
+    /// What went wrong so far.
+    #[must_use]
+    pub fn findings(&self) -> &[Finding] {
+        &self.findings
+    }
+}
+
+/// The last part of a path, without the kernel's remark that the file was deleted.
+#[must_use]
+pub fn base_name(path: &str) -> &str {
+    let path = path.strip_suffix(" (deleted)").unwrap_or(path);
+    path.rsplit('/').next().unwrap_or(path)
+}
+
+/// The mapped file: first what the kernel itself holds, then the executable, then by path, where
+/// the inode must be the mapping's.
+fn open(pid: u32, mapping: &Mapping) -> Result<TargetFile, String> {
+    if let Ok(file) = TargetFile::open_mapped(pid, mapping.start, mapping.end) {
+        return Ok(file);
+    }
+    if let Ok(file) = TargetFile::open_exe(pid)
+        && file.key().ino == mapping.ino
+    {
+        return Ok(file);
+    }
+    if mapping.path.ends_with(" (deleted)") {
+        return Err("it was deleted, and /proc/PID/map_files needs CAP_CHECKPOINT_RESTORE".into());
+    }
+    let file = TargetFile::open_in_root_of(pid, &mapping.path, false, FILE_BYTES_MAX)
+        .map_err(|e| e.to_string())?;
+    if file.key().ino == mapping.ino || build_id_in_memory(pid, mapping).is_some() {
+        return Ok(file);
+    }
+    Err("another file is now at this path".into())
+}
+
+/// Overwriting a mapped file changes what its tables say about code that is already running. The
+/// note with the build-id usually lies in the first page, which is mapped too.
+fn matches_memory(pid: u32, mapping: &Mapping, elf: &Elf) -> bool {
+    match (build_id_in_memory(pid, mapping), elf.build_id) {
+        (Some(memory), Some(file)) => memory == file,
+        _ => true,
+    }
+}
+
+/// The build-id in the mapping that begins at the same file's offset 0. A mapping of code tells
+/// how far before it that is only when segments lie side by side, as all linkers place them.
+fn build_id_in_memory(pid: u32, mapping: &Mapping) -> Option<BuildId> {
+    let start = mapping.start.checked_sub(mapping.offset)?;
+    let mut head = vec![0; 16 << 10];
+    let got = sys::read_process(pid, start, &mut head);
+    head.truncate(got);
+    elf::parse(&head, Want::Identity).ok()?.build_id
+}
+
+/// Separate debug symbols of the same build: by build-id, then by `.gnu_debuglink`; below the
+/// target's root, then on our own system.
+fn debug_symbols(pid: u32, path: &str, elf: &Elf) -> Option<Elf> {
+    let id = elf.build_id?;
+    let mut hex = String::new();
+    for byte in id.as_bytes() {
+        let _ = write!(hex, "{byte:02x}");
+    }
+    let (head, tail) = hex.split_at_checked(2)?;
+    let mut candidates = vec![format!("/usr/lib/debug/.build-id/{head}/{tail}.debug")];
+    if let Some(link) = &elf.debug_link
+        && let Some((directory, _)) = path.rsplit_once('/')
+    {
+        candidates.push(format!("{directory}/.debug/{link}"));
+        candidates.push(format!("{directory}/{link}"));
+        candidates.push(format!("/usr/lib/debug{directory}/{link}"));
+    }
+    candidates.iter().find_map(|candidate| {
+        let theirs = TargetFile::open_in_root_of(pid, candidate, true, DEBUG_FILE_BYTES_MAX);
+        let file =
+            theirs.or_else(|_| TargetFile::open_own(Path::new(candidate), DEBUG_FILE_BYTES_MAX));
+        let symbols = elf::parse(&file.ok()?, Want::Symbols).ok()?;
+        (symbols.build_id == Some(id) && symbols.has_symtab).then_some(symbols)
+    })
+}

@@ -1,0 +1,129 @@
+//! What a capture was, in numbers. In: what the threads counted. Out: a value. Never: a loss that
+//! is not in it.
+
+use crate::registry::Window;
+use model::finding::Finding;
+
+/// Durations in buckets of 1/8 of a power of two; the answer is within 13 %.
+#[derive(Clone, Debug)]
+pub struct Durations {
+    buckets: Box<[u64; 512]>,
+    count: u64,
+}
+
+impl Default for Durations {
+    fn default() -> Self {
+        Self {
+            buckets: Box::new([0; 512]),
+            count: 0,
+        }
+    }
+}
+
+impl Durations {
+    /// Adds one.
+    pub fn add(&mut self, ns: u64) {
+        self.buckets[bucket(ns)] += 1;
+        self.count += 1;
+    }
+
+    /// The duration below which this share (0 to 1) of them lies; 0 when there is none.
+    #[must_use]
+    pub fn quantile(&self, share: f64) -> u64 {
+        let mut left = (self.count as f64 * share).ceil().max(1.0) as u64;
+        for (index, &n) in self.buckets.iter().enumerate() {
+            if n >= left {
+                return upper(index);
+            }
+            left -= n;
+        }
+        0
+    }
+}
+
+fn bucket(ns: u64) -> usize {
+    if ns < 8 {
+        return ns as usize;
+    }
+    let log = 63 - ns.leading_zeros() as usize;
+    (log - 2) * 8 + ((ns >> (log - 3)) & 7) as usize
+}
+
+fn upper(index: usize) -> u64 {
+    if index < 8 {
+        return index as u64;
+    }
+    let (log, eighth) = (index / 8 + 2, (index % 8) as u64);
+    ((8 + eighth + 1) << (log - 3)) - 1
+}
+
+/// The end of a capture.
+#[derive(Clone, Debug, Default)]
+pub struct NativeSummary {
+    /// How it was taken, such as `cpu-wide/fifo`.
+    pub mode: String,
+    /// Samples that are in the recorder.
+    pub samples: u64,
+    /// Records that the kernel could not deliver.
+    pub lost: u64,
+    /// Times the kernel throttled.
+    pub throttled: u64,
+    /// Samples dropped because handling took over 1 ms.
+    pub dropped_late: u64,
+    /// Samples dropped because no buffer was free.
+    pub dropped_full: u64,
+    /// Stacks that were cut short.
+    pub truncated: u64,
+    /// Stacks with user frames.
+    pub user_stacks: u64,
+    /// Those whose outermost frame was reached.
+    pub rooted: u64,
+    /// User frames in all stacks.
+    pub user_frames: u64,
+    /// User frames that are neither named nor known by their function's start.
+    pub unknown_frames: u64,
+    /// Deepest stack.
+    pub depth_max: usize,
+    /// CPU time of the sampler's own threads.
+    pub own_cpu_ns: u64,
+    /// From a sample to its handling, median and 99th percentile, in nanoseconds.
+    pub latency_ns: (u64, u64),
+    /// Handling of a sample, median and 99th percentile. With the latency it is what a sample
+    /// takes from the target.
+    pub work_ns: (u64, u64),
+    /// Target processes and when they were captured.
+    pub windows: Vec<Window>,
+    /// When sampling began, in `CLOCK_MONOTONIC` nanoseconds of this process; 0 if it never did.
+    pub started_mono_ns: u64,
+    /// When it was stopped.
+    pub stopped_mono_ns: u64,
+    /// Everything that weakens the result.
+    pub findings: Vec<Finding>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quantiles_are_within_their_bucket() {
+        let mut d = Durations::default();
+        (1..=1000).for_each(|us| d.add(us * 1000));
+        let p50 = d.quantile(0.5);
+        let p99 = d.quantile(0.99);
+        assert!((500_000..=565_000).contains(&p50), "{p50}");
+        assert!((990_000..=1_120_000).contains(&p99), "{p99}");
+        assert_eq!(Durations::default().quantile(0.5), 0);
+    }
+
+    #[test]
+    fn every_duration_has_a_bucket() {
+        for ns in [0, 7, 8, 9, 255, 256, 1 << 20, u64::MAX] {
+            let index = bucket(ns);
+            assert!(index < 512);
+            if ns < u64::MAX {
+                assert!(upper(index) >= ns, "{ns}");
+            }
+        }
+    }
+}

@@ -1,0 +1,371 @@
+//! From registers and stack words to a list of frames. In: one sample and its process's code.
+//! Out: frames, leaf first, and whether the root was reached. Never: a read of live memory, a walk
+//! without a bound.
+
+use crate::arch::Regs;
+use crate::cfi::{Rule, Step};
+use crate::interpose::{InterposedUnwinder, StepContext};
+use crate::modules::Module;
+use crate::space::{Code, Space};
+use foldhash::HashMap;
+use gimli::UnwindContext;
+use model::profile::Frame;
+use std::sync::Arc;
+
+/// Deepest stack that is kept.
+pub const DEPTH_MAX: usize = 1024;
+/// Rows that are cached before the cache is emptied.
+const CACHE_MAX: usize = 1 << 18;
+/// Words of stack that are looked at for a way across code without tables.
+const SCAN_WORDS: usize = 512;
+/// Ways that are tried.
+const CANDIDATES_MAX: usize = 32;
+/// Such crossings in one stack.
+const CROSSINGS_MAX: usize = 8;
+
+/// One frame.
+#[derive(Clone, Debug)]
+pub enum Pc {
+    /// Code of an image at this ELF address.
+    Module(Arc<Module>, u64),
+    /// Code of a file that could not be used.
+    File(Arc<str>),
+    /// Code made at run time.
+    Jit,
+    /// An address where nothing executable is mapped.
+    Unknown,
+    /// What an interposed unwinder found.
+    Given(Box<Frame>),
+}
+
+/// The sampled words of a stack.
+#[derive(Clone, Copy, Debug)]
+pub struct StackWords<'a> {
+    /// Address of the first byte.
+    pub start: u64,
+    /// The kernel's copy.
+    pub copy: &'a [u8],
+    /// What was read above it.
+    pub extension: &'a [u8],
+}
+
+impl StackWords<'_> {
+    /// The word at an address.
+    #[must_use]
+    pub fn word(&self, address: u64) -> Option<u64> {
+        let at = usize::try_from(address.checked_sub(self.start)?).ok()?;
+        let mut bytes = [0; 8];
+        for (i, byte) in bytes.iter_mut().enumerate() {
+            let at = at.checked_add(i)?;
+            *byte = match self.copy.get(at) {
+                Some(byte) => *byte,
+                None => *self.extension.get(at - self.copy.len())?,
+            };
+        }
+        Some(u64::from_ne_bytes(bytes))
+    }
+
+    fn end(&self) -> u64 {
+        self.start
+            .saturating_add((self.copy.len() + self.extension.len()) as u64)
+    }
+}
+
+/// An unwound stack.
+#[derive(Clone, Debug, Default)]
+pub struct Stack {
+    /// Frames, leaf first.
+    pub frames: Vec<Pc>,
+    /// The outermost frame said that it has no caller.
+    pub rooted: bool,
+    /// The words of the stack did not reach far enough.
+    pub truncated: bool,
+}
+
+/// Unwinds; keeps rules between samples.
+#[derive(Debug)]
+pub struct Unwinder {
+    rules: HashMap<(u32, u64), Rule>,
+    context: UnwindContext<usize>,
+    interposed: Option<Arc<dyn InterposedUnwinder>>,
+}
+
+/// Where a walk stopped.
+enum Stop {
+    Root,
+    NoTables,
+    Truncated,
+    Failed,
+}
+
+impl Unwinder {
+    /// An unwinder; `interposed` is asked first where there are no tables.
+    #[must_use]
+    pub fn new(interposed: Option<Arc<dyn InterposedUnwinder>>) -> Self {
+        Self {
+            rules: HashMap::default(),
+            context: UnwindContext::new(),
+            interposed,
+        }
+    }
+
+    /// The stack of one sample.
+    pub fn unwind(
+        &mut self,
+        pid: u32,
+        space: &Space,
+        regs: Regs,
+        words: StackWords<'_>,
+        captured: &[u64],
+    ) -> Stack {
+        let mut stack = Stack::default();
+        // Whether `ip` is where the code was interrupted, not where a call returns to.
+        let mut at = (regs, true);
+        for _ in 0..=CROSSINGS_MAX {
+            match self.walk(pid, space, &mut at, words, captured, &mut stack.frames) {
+                Stop::Root => {
+                    stack.rooted = true;
+                    break;
+                }
+                Stop::Truncated => {
+                    stack.truncated = true;
+                    break;
+                }
+                Stop::Failed => break,
+                Stop::NoTables => match self.cross(space, &at, words) {
+                    Some(next) => at = (next, false),
+                    None => break,
+                },
+            }
+        }
+        stack
+    }
+
+    /// Walks until the tables end; adds a frame for each level, and leaves the registers of the
+    /// last one in `at`.
+    fn walk(
+        &mut self,
+        pid: u32,
+        space: &Space,
+        at: &mut (Regs, bool),
+        words: StackWords<'_>,
+        captured: &[u64],
+        frames: &mut Vec<Pc>,
+    ) -> Stop {
+        while frames.len() < DEPTH_MAX {
+            let (regs, interrupted) = *at;
+            let address = if interrupted {
+                regs.ip
+            } else {
+                regs.ip.wrapping_sub(1)
+            };
+            let code = space.find(address);
+            if let Some(unwinder) = &self.interposed
+                && (matches!(code, Some(Code::Anonymous)) || claimed(&**unwinder, code, address))
+            {
+                let context = StepContext {
+                    pid,
+                    captured,
+                    regs: &regs,
+                    stack: words.copy,
+                    stack_start: words.start,
+                    is_leaf: frames.is_empty(),
+                    is_anonymous: matches!(code, Some(Code::Anonymous)),
+                };
+                if let Some(found) = unwinder.step(&context) {
+                    frames.extend(found.frames.into_iter().map(|f| Pc::Given(Box::new(f))));
+                    match found.resume {
+                        // An unwinder that stands still would be asked for ever.
+                        Some(next) if next.sp() > regs.sp() => {
+                            *at = (next, false);
+                            continue;
+                        }
+                        _ => return Stop::Root,
+                    }
+                }
+            }
+            frames.push(match code {
+                Some(Code::Module { module, bias }) => {
+                    Pc::Module(module.clone(), address.wrapping_sub(*bias))
+                }
+                Some(Code::File(name)) => Pc::File(name.clone()),
+                Some(Code::Anonymous) => Pc::Jit,
+                None => Pc::Unknown,
+            });
+            let step = self.step(code, address, &regs, words);
+            if let Some(Step::Caller { regs, interrupted }) = step {
+                *at = (regs, interrupted);
+                continue;
+            }
+            // Not every `_start` says by its tables that nobody called it.
+            if step == Some(Step::End) || is_entry(code, address) {
+                return Stop::Root;
+            }
+            return match step {
+                None => Stop::NoTables,
+                Some(Step::Unreadable(at)) if at >= words.end() => Stop::Truncated,
+                Some(_) => Stop::Failed,
+            };
+        }
+        Stop::Truncated
+    }
+
+    /// One step by the tables; none where there are none.
+    fn step(
+        &mut self,
+        code: Option<&Code>,
+        address: u64,
+        regs: &Regs,
+        words: StackWords<'_>,
+    ) -> Option<Step> {
+        let Some(Code::Module { module, bias }) = code else {
+            return None;
+        };
+        let elf_address = address.wrapping_sub(*bias);
+        let cfi = &module.elf.cfi;
+        let key = (module.id, elf_address);
+        let rule = match self.rules.get(&key) {
+            Some(rule) => *rule,
+            None => {
+                let rule = cfi.rule(elf_address, &mut self.context);
+                if self.rules.len() >= CACHE_MAX {
+                    self.rules.clear();
+                }
+                self.rules.insert(key, rule);
+                rule
+            }
+        };
+        let mut read = |address| words.word(address);
+        match rule {
+            Rule::End => Some(Step::End),
+            Rule::Row(row) => Some(row.step(regs, &mut read)),
+            Rule::Expressions => {
+                let context = &mut self.context;
+                Some(cfi.step_by_expressions(elf_address, *bias, regs, context, &mut read))
+            }
+            Rule::Unknown => None,
+        }
+    }
+
+    /// A way across code without tables: the return address on top of the stack, the frame
+    /// pointer, or the first word that leads to the root (or to more code without tables).
+    fn cross(&mut self, space: &Space, at: &(Regs, bool), words: StackWords<'_>) -> Option<Regs> {
+        let regs = at.0;
+        let caller = |ip_at: u64, fp: u64| {
+            let mut next = regs;
+            next.ip = words.word(ip_at)?;
+            next.r[crate::arch::SP as usize] = ip_at.checked_add(8)?;
+            next.r[crate::arch::FP as usize] = fp;
+            Some(next)
+        };
+        let mut tried = 0;
+        let by_frame_pointer = (regs.fp() >= regs.sp())
+            .then(|| caller(regs.fp().checked_add(8)?, words.word(regs.fp())?))
+            .flatten();
+        let top = regs.sp();
+        let scanned = (0..SCAN_WORDS as u64)
+            .map(|i| top.wrapping_add(i * 8))
+            .take_while(|&a| a >= words.start && a < words.end())
+            .filter_map(|a| caller(a, regs.fp()));
+        let first = if at.1 { caller(top, regs.fp()) } else { None };
+        for next in first.into_iter().chain(by_frame_pointer).chain(scanned) {
+            if tried == CANDIDATES_MAX {
+                break;
+            }
+            if !is_after_code(space, next.ip) {
+                continue;
+            }
+            tried += 1;
+            if self.leads_on(space, next, words) {
+                return Some(next);
+            }
+        }
+        None
+    }
+
+    fn leads_on(&mut self, space: &Space, mut regs: Regs, words: StackWords<'_>) -> bool {
+        let mut interrupted = false;
+        for depth in 0..DEPTH_MAX / 4 {
+            let address = if interrupted {
+                regs.ip
+            } else {
+                regs.ip.wrapping_sub(1)
+            };
+            let code = space.find(address);
+            match self.step(code, address, &regs, words) {
+                Some(Step::Caller {
+                    regs: next,
+                    interrupted: i,
+                }) => {
+                    regs = next;
+                    interrupted = i;
+                }
+                Some(Step::End) => return true,
+                None => return depth >= 2 && matches!(code, Some(Code::Anonymous)),
+                Some(Step::Unreadable(at)) => return depth >= 4 && at >= words.end(),
+                Some(Step::Failed) => return false,
+            }
+        }
+        false
+    }
+}
+
+fn claimed(unwinder: &dyn InterposedUnwinder, code: Option<&Code>, address: u64) -> bool {
+    match code {
+        Some(Code::Module { module, bias }) => {
+            unwinder.claims(&module.name, address.wrapping_sub(*bias))
+        }
+        _ => false,
+    }
+}
+
+/// Whether the address is in the function that the image begins at.
+fn is_entry(code: Option<&Code>, address: u64) -> bool {
+    match code {
+        Some(Code::Module { module, bias }) => {
+            let entry = module.elf.entry;
+            entry != 0 && module.elf.function(address.wrapping_sub(*bias)).start == entry
+        }
+        _ => false,
+    }
+}
+
+/// Whether the word before this address is code of a known function.
+fn is_after_code(space: &Space, address: u64) -> bool {
+    let before = address.wrapping_sub(1);
+    match space.find(before) {
+        Some(Code::Module { module, bias }) => module
+            .elf
+            .cfi
+            .function_start(before.wrapping_sub(*bias))
+            .is_some(),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_may_lie_across_the_copy_and_its_extension() {
+        let copy: Vec<u8> = (0..20).collect();
+        let extension: Vec<u8> = (20..40).collect();
+        let words = StackWords {
+            start: 0x1000,
+            copy: &copy,
+            extension: &extension,
+        };
+        assert_eq!(
+            words.word(0x1010),
+            Some(u64::from_ne_bytes([16, 17, 18, 19, 20, 21, 22, 23]))
+        );
+        assert_eq!(
+            words.word(0x1020),
+            Some(u64::from_ne_bytes([32, 33, 34, 35, 36, 37, 38, 39]))
+        );
+        assert_eq!(words.word(0x1021), None);
+        assert_eq!(words.word(0xfff), None);
+        assert_eq!(words.word(u64::MAX - 3), None);
+    }
+}

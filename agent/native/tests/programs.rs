@@ -1,0 +1,190 @@
+//! Programs as distributions ship them: stripped, without frame pointers.
+#![expect(clippy::unwrap_used, clippy::disallowed_methods, reason = "test")]
+
+mod support;
+
+use fleetflame_native::TargetSelector;
+use std::fmt::Write as _;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::path::Path;
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use support::{Capture, Program, SHARES, alone, arm, capture, collect, compile, config};
+
+fn unknown_share(capture: &Capture) -> f64 {
+    capture.summary.unknown_frames as f64 / capture.summary.user_frames.max(1) as f64
+}
+
+#[test]
+fn sampled_cpu_agrees_with_the_scheduler_s() {
+    let _one = alone();
+    let dir = tempfile::tempdir().unwrap();
+    let program = Program::start(&compile(dir.path(), "busy", SHARES, &["-O2"]), &["60"]);
+    let target = vec![TargetSelector::Pid(program.pid())];
+    let Some(capture) = capture(config(target, 499), 8.0) else {
+        return;
+    };
+    let ratio = capture.cpu_ns() as f64 / capture.schedstat_ns as f64;
+    eprintln!("sampled / schedstat = {ratio:.4}");
+    assert!((ratio - 1.0).abs() < 0.05, "{ratio}");
+}
+
+#[test]
+fn python_s_frames_are_known() {
+    let _one = alone();
+    let python = Path::new("/usr/bin/python3");
+    if !python.exists() {
+        return;
+    }
+    let work = "import json,zlib,re\nd={str(i):[i]*9 for i in range(300)}\nwhile True:\n \
+                s=json.dumps(d); json.loads(s); zlib.compress(s.encode()); re.findall(r'4\\d*',s)";
+    let program = Program::start(&std::fs::canonicalize(python).unwrap(), &["-c", work]);
+    let target = vec![TargetSelector::Pid(program.pid())];
+    let Some(capture) = capture(config(target, 499), 3.0) else {
+        return;
+    };
+    assert!(capture.samples() > 300);
+    assert!(
+        unknown_share(&capture) < 0.05,
+        "{}",
+        unknown_share(&capture)
+    );
+    let rooted = capture.summary.rooted as f64 / capture.summary.user_stacks as f64;
+    assert!(rooted > 0.99, "{rooted}");
+}
+
+const NGINX: &str = "/usr/sbin/nginx";
+
+fn nginx(dir: &Path, port: u16) -> Option<Program> {
+    if !Path::new(NGINX).exists() {
+        return None;
+    }
+    let mut conf = String::from("daemon off; worker_processes 2; error_log error.log;\n");
+    let here = dir.display();
+    write!(
+        conf,
+        "pid {here}/nginx.pid; events {{ worker_connections 64; }}\nhttp {{ access_log off; \
+         client_body_temp_path {here}/b; proxy_temp_path {here}/p; fastcgi_temp_path {here}/f; \
+         uwsgi_temp_path {here}/u; scgi_temp_path {here}/s;\nserver {{ listen 127.0.0.1:{port}; \
+         location / {{ return 200 'ok'; }} }} }}\n"
+    )
+    .unwrap();
+    std::fs::write(dir.join("nginx.conf"), conf).unwrap();
+    let here = dir.to_str().unwrap();
+    let program = Program::start(
+        Path::new(NGINX),
+        &["-p", here, "-c", &format!("{here}/nginx.conf")],
+    );
+    std::thread::sleep(Duration::from_millis(500));
+    Some(program)
+}
+
+fn request(port: u16) -> std::io::Result<()> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+    stream.write_all(b"GET / HTTP/1.0\r\n\r\n")?;
+    stream.read_to_end(&mut Vec::new()).map(drop)
+}
+
+fn under_load<T>(port: u16, during: impl FnOnce() -> T) -> T {
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    if request(port).is_err() {
+                        std::thread::sleep(Duration::from_millis(10));
+                    }
+                }
+            });
+        }
+        let result = during();
+        stop.store(true, Ordering::Relaxed);
+        result
+    })
+}
+
+fn terminate(program: &Program, signal: &str) {
+    Command::new("kill")
+        .args([signal, &program.pid().to_string()])
+        .status()
+        .unwrap();
+}
+
+#[test]
+fn nginx_is_found_as_a_gateway_and_its_frames_are_known() {
+    let _one = alone();
+    let dir = tempfile::tempdir().unwrap();
+    let port = 18_431;
+    let Some(program) = nginx(dir.path(), port) else {
+        return;
+    };
+    let captured = under_load(port, || {
+        capture(config(vec![TargetSelector::Gateway], 997), 3.0)
+    });
+    terminate(&program, "-TERM");
+    let Some(capture) = captured else { return };
+    assert!(capture.samples() > 50, "{}", capture.samples());
+    assert!(
+        unknown_share(&capture) < 0.05,
+        "{}",
+        unknown_share(&capture)
+    );
+    let roles: Vec<_> = capture
+        .summary
+        .windows
+        .iter()
+        .filter(|w| w.process.pid >= program.pid())
+        .map(|w| w.process.role.as_str())
+        .collect();
+    assert!(roles.contains(&"nginx: master"), "{roles:?}");
+    assert!(
+        roles.iter().filter(|r| **r == "nginx: worker").count() >= 2,
+        "{roles:?}"
+    );
+    let kernel = capture.stacks.iter().flat_map(|s| &s.frames);
+    assert!(
+        kernel
+            .clone()
+            .any(|f| f.kind == model::profile::FrameKind::Kernel)
+    );
+}
+
+#[test]
+fn a_reload_is_followed_and_marked() {
+    let _one = alone();
+    let dir = tempfile::tempdir().unwrap();
+    let port = 18_432;
+    let Some(program) = nginx(dir.path(), port) else {
+        return;
+    };
+    let armed = arm(config(vec![TargetSelector::Gateway], 499));
+    let Some((mut sampler, recorder)) = armed else {
+        return;
+    };
+    sampler.start_at(fleetflame_native::mono_ns());
+    under_load(port, || {
+        std::thread::sleep(Duration::from_secs(1));
+        terminate(&program, "-HUP");
+        std::thread::sleep(Duration::from_secs(4));
+    });
+    let capture = collect(sampler, &recorder);
+    terminate(&program, "-TERM");
+    let generations: Vec<u32> = capture
+        .summary
+        .windows
+        .iter()
+        .filter(|w| w.process.role == "nginx: worker" && w.process.pid > program.pid())
+        .map(|w| w.process.generation)
+        .collect();
+    assert!(
+        generations.contains(&0) && generations.contains(&1),
+        "{generations:?}"
+    );
+    let reloads = capture.summary.findings.iter();
+    let reloads = reloads
+        .filter(|f| f.code == model::FindingCode::TargetReloaded)
+        .count();
+    assert!(reloads >= 1, "{:?}", capture.summary.findings);
+}

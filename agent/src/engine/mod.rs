@@ -1,0 +1,151 @@
+//! Engines: how stacks are taken on a host.
+//!
+//! In: an order. Out: stacks in a recorder, and an account of what was seen. Never: a stack that
+//! was not taken (the simulated engine plays only when it was ordered by name and the policy lists
+//! it).
+
+mod native;
+mod simulated;
+
+pub use native::NativeEngine;
+pub use simulated::SimulatedEngine;
+
+use crate::clock::Clock;
+use crate::policy::Policy;
+use crate::process::Processes;
+use model::coverage::CaptureStats;
+use model::host::EngineReport;
+use model::job::{EngineChoice, Probe};
+use model::profile::{Measure, Recorder, RecorderLimits};
+use model::{CaptureOrder, Finding, FindingCode};
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+
+/// A future that a trait object can give.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// Where an engine puts its stacks and the session takes them from.
+pub type SharedRecorder = Arc<Mutex<Recorder>>;
+
+/// What an engine tells when it is looked at.
+#[derive(Debug, Default)]
+pub struct Poll {
+    /// When sampling began, once it has.
+    pub started_mono_ns: Option<u64>,
+    /// What is new.
+    pub findings: Vec<Finding>,
+    /// Why it has stopped by itself.
+    pub ended: Option<Finding>,
+}
+
+/// An engine's account at its end.
+#[derive(Debug, Default)]
+pub struct Stopped {
+    /// What was seen. Samples and pruned are filled in from the recorder.
+    pub stats: CaptureStats,
+    /// What weakens it.
+    pub findings: Vec<Finding>,
+}
+
+/// One way of taking stacks, for one capture.
+pub trait Engine: Send {
+    /// Opens everything; samples nothing.
+    ///
+    /// # Errors
+    /// Why it cannot capture; nothing is left open then.
+    fn arm<'a>(
+        &'a mut self,
+        order: &'a CaptureOrder,
+    ) -> BoxFuture<'a, Result<Vec<Finding>, Vec<Finding>>>;
+
+    /// Samples from this instant on.
+    fn start(&mut self, start_mono_ns: u64);
+
+    /// How it goes.
+    fn poll(&mut self, now_ns: u64) -> Poll;
+
+    /// Ends, puts the last stacks into the recorder and closes everything. Also called when arming
+    /// failed, and then does nothing.
+    fn stop(&mut self, now_ns: u64) -> BoxFuture<'_, Stopped>;
+}
+
+/// What engines are made of.
+#[derive(Clone)]
+pub struct EngineRoom {
+    /// The session's clock.
+    pub clock: Clock,
+    /// The room that starts children.
+    pub processes: Arc<Processes>,
+}
+
+impl EngineRoom {
+    /// The engine of an order, and the recorder that it fills.
+    ///
+    /// # Errors
+    /// `engine-unavailable` or `probe-unavailable` with the reason.
+    pub fn build(
+        &self,
+        order: &CaptureOrder,
+        policy: &Policy,
+    ) -> Result<(Box<dyn Engine>, SharedRecorder), Finding> {
+        if order.probe != Probe::OnCpu {
+            let said = format!("probe {} is not part of this version", order.probe);
+            return Err(Finding::new(FindingCode::ProbeUnavailable, said));
+        }
+        let limits = RecorderLimits {
+            nodes_max: order.budgets.stacks_max as usize,
+            ..RecorderLimits::default()
+        };
+        let recorder = Recorder::new(order.host.as_str(), Measure::on_cpu(), limits);
+        let recorder = Arc::new(Mutex::new(recorder));
+        let engine: Box<dyn Engine> = match order.engine {
+            EngineChoice::Native => Box::new(NativeEngine::new(
+                Arc::clone(&recorder),
+                policy.allow_ptrace,
+            )),
+            EngineChoice::Simulated => Box::new(SimulatedEngine::new(
+                Arc::clone(&recorder),
+                Arc::clone(&self.processes),
+            )),
+            EngineChoice::Stap | EngineChoice::Perf | EngineChoice::Auto => {
+                let said = format!("engine {} is not part of this version", order.engine);
+                return Err(Finding::new(FindingCode::EngineUnavailable, said));
+            }
+        };
+        Ok((engine, recorder))
+    }
+}
+
+/// Which engines can run here under `policy`, and why not.
+#[must_use]
+pub fn survey(policy: &Policy) -> Vec<EngineReport> {
+    let absent = |engine: EngineChoice| EngineReport {
+        engine: engine.to_string(),
+        can_run: false,
+        how: "not part of this version".to_owned(),
+        findings: Vec::new(),
+    };
+    let simulated = policy.engines.contains(&EngineChoice::Simulated);
+    let mut native = native::survey();
+    if !policy.engines.contains(&EngineChoice::Native) {
+        native.can_run = false;
+        "the host's policy does not list it".clone_into(&mut native.how);
+    }
+    vec![
+        native,
+        absent(EngineChoice::Stap),
+        absent(EngineChoice::Perf),
+        EngineReport {
+            engine: EngineChoice::Simulated.to_string(),
+            can_run: simulated,
+            how: if simulated {
+                "listed in the policy"
+            } else {
+                "not listed in the policy"
+            }
+            .to_owned(),
+            findings: Vec::new(),
+        },
+    ]
+}

@@ -1,0 +1,167 @@
+//! The built-in sampler as an engine. The sampler itself is the crate `fleetflame-native`.
+//!
+//! In: an order. Out: stacks. Never: a blocking call on the runtime's threads.
+
+use super::{BoxFuture, Engine, Poll, SharedRecorder, Stopped};
+use model::coverage::CaptureStats;
+use model::host::EngineReport;
+use model::job::{Event, Pick, Target};
+use model::{CaptureOrder, Finding, FindingCode};
+use native::{Armed, NativeConfig, Sampler, TargetSelector};
+
+/// Part of the memory budget that rings and stack copies may take; the rest is for stacks.
+const RINGS_SHARE: u64 = 4;
+
+/// See the module.
+pub struct NativeEngine {
+    recorder: SharedRecorder,
+    allow_ptrace: bool,
+    sampler: Option<Sampler>,
+}
+
+impl NativeEngine {
+    /// An engine that fills `recorder`.
+    #[must_use]
+    pub fn new(recorder: SharedRecorder, allow_ptrace: bool) -> Self {
+        Self {
+            recorder,
+            allow_ptrace,
+            sampler: None,
+        }
+    }
+}
+
+impl Engine for NativeEngine {
+    fn arm<'a>(
+        &'a mut self,
+        order: &'a CaptureOrder,
+    ) -> BoxFuture<'a, Result<Vec<Finding>, Vec<Finding>>> {
+        Box::pin(async move {
+            if order.event != Event::CpuClock {
+                let said = format!(
+                    "event {} is not part of this version; use cpu-clock",
+                    order.event
+                );
+                return Err(vec![Finding::new(FindingCode::EngineUnavailable, said)]);
+            }
+            let config = config(order, self.allow_ptrace).map_err(|f| vec![f])?;
+            let recorder = std::sync::Arc::clone(&self.recorder);
+            let armed = tokio::task::spawn_blocking(move || Sampler::arm(config, recorder)).await;
+            match armed {
+                Ok(Ok(Armed(sampler, findings))) => {
+                    self.sampler = Some(sampler);
+                    Ok(findings)
+                }
+                Ok(Err(finding)) => Err(vec![finding]),
+                Err(e) => Err(vec![Finding::new(FindingCode::EngineFailed, e.to_string())]),
+            }
+        })
+    }
+
+    fn start(&mut self, start_mono_ns: u64) {
+        if let Some(sampler) = &mut self.sampler {
+            sampler.start_at(start_mono_ns);
+        }
+    }
+
+    fn poll(&mut self, now_ns: u64) -> Poll {
+        let Some(sampler) = &mut self.sampler else {
+            return Poll::default();
+        };
+        let started = sampler.started_mono_ns();
+        Poll {
+            started_mono_ns: (started != 0 && started <= now_ns).then_some(started),
+            findings: sampler.poll_findings(),
+            ended: None,
+        }
+    }
+
+    fn stop(&mut self, _now_ns: u64) -> BoxFuture<'_, Stopped> {
+        Box::pin(async move {
+            let Some(sampler) = self.sampler.take() else {
+                return Stopped::default();
+            };
+            match tokio::task::spawn_blocking(move || sampler.stop()).await {
+                Ok(s) => Stopped {
+                    stats: CaptureStats {
+                        lost: s.lost,
+                        throttled: s.throttled,
+                        dropped: s.dropped_late + s.dropped_full,
+                        truncated: s.truncated,
+                        pause_p50_ns: s.work_ns.0,
+                        pause_p99_ns: s.work_ns.1,
+                        processes: u32::try_from(s.windows.len()).unwrap_or(u32::MAX),
+                        mode: s.mode,
+                        started_mono_ns: s.started_mono_ns,
+                        stopped_mono_ns: s.stopped_mono_ns,
+                        ..CaptureStats::default()
+                    },
+                    findings: s.findings,
+                },
+                Err(e) => Stopped {
+                    findings: vec![Finding::new(FindingCode::EngineFailed, e.to_string())],
+                    ..Stopped::default()
+                },
+            }
+        })
+    }
+}
+
+fn config(order: &CaptureOrder, allow_ptrace: bool) -> Result<NativeConfig, Finding> {
+    let targets: Result<Vec<_>, Finding> = order.targets.iter().map(selector).collect();
+    let seed = order.run.unix_ms();
+    Ok(NativeConfig {
+        host: order.host.to_string(),
+        sample_hz: order.sample_hz,
+        include_kernel: order.kernel,
+        memory_budget_bytes: (u64::from(order.budgets.memory_mb_max) << 20) / RINGS_SHARE,
+        allow_ptrace,
+        targets: targets?,
+        pick: match order.pick {
+            Pick::All => native::Pick::All,
+            Pick::Busiest(n) => native::Pick::Busiest(n as usize),
+            Pick::Random(n) => native::Pick::Random(n as usize, seed),
+        },
+        ..NativeConfig::default()
+    })
+}
+
+fn selector(target: &Target) -> Result<TargetSelector, Finding> {
+    Ok(match target {
+        Target::Nginx => TargetSelector::Gateway,
+        Target::Pid(pid) => TargetSelector::Pid(*pid),
+        Target::Exe(path) => TargetSelector::Exe(path.clone()),
+        Target::Cmd(pattern) => {
+            // The pattern comes from outside: its automaton is bounded.
+            let regex = regex::RegexBuilder::new(pattern)
+                .size_limit(1 << 20)
+                .build();
+            TargetSelector::Cmdline(regex.map_err(|e| {
+                Finding::new(
+                    FindingCode::TargetNotFound,
+                    format!("cmd:{pattern} is no regular expression: {e}"),
+                )
+            })?)
+        }
+        Target::Unit(_) | Target::Container(_) => {
+            let said = format!(
+                "target {target} is not part of this version; use nginx, pid:, exe: or cmd:"
+            );
+            return Err(Finding::new(FindingCode::TargetNotFound, said));
+        }
+    })
+}
+
+/// Whether the sampler can run here.
+pub(super) fn survey() -> EngineReport {
+    let report = native::check(&NativeConfig::default());
+    EngineReport {
+        engine: "native".to_owned(),
+        can_run: report.mode.is_some(),
+        how: report.mode.map_or_else(
+            || "sampling is not permitted".to_owned(),
+            |m| format!("mode {m}"),
+        ),
+        findings: report.findings,
+    }
+}

@@ -1,0 +1,235 @@
+//! `fleetflame-agent`: the command line of the agent.
+//!
+//! In: arguments, the policy file. Out: a daemon, a child on stdin and stdout, or a report.
+//! Never: anything but the protocol on stdout in `stdio`.
+
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+use fleetflame_agent::clock::SystemClock;
+use fleetflame_agent::engine::EngineRoom;
+use fleetflame_agent::process::Processes;
+use fleetflame_agent::service::{Agent, Settings};
+use fleetflame_agent::session::HeldStore;
+use fleetflame_agent::{host, listen, policy};
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::unix::pipe;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+/// Captures stacks on a gateway host when a coordinator asks for it.
+#[derive(Parser)]
+#[command(name = "fleetflame-agent", version, after_help = EXAMPLES)]
+struct Arguments {
+    /// The host's policy [default: /etc/fleetflame/policy.yaml; built-in harmless rules without it]
+    #[arg(long, global = true, value_name = "FILE")]
+    policy: Option<PathBuf>,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+const EXAMPLES: &str = "Examples:
+  fleetflame-agent check                 what this host can do, and what is missing
+  fleetflame-agent run --listen 0.0.0.0:7443 --tls /etc/fleetflame/tls --state /var/lib/fleetflame";
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Runs as a daemon that coordinators dial over mutual TLS
+    Run {
+        /// Address and port to listen on
+        #[arg(long, value_name = "ADDR:PORT", default_value = "0.0.0.0:7443")]
+        listen: SocketAddr,
+        /// Folder with ca.pem, agent.pem and agent.key
+        #[arg(long, value_name = "DIR", default_value = "/etc/fleetflame/tls")]
+        tls: PathBuf,
+        /// Folder for what is held of runs that lost their coordinator
+        #[arg(long, value_name = "DIR", default_value = "/var/lib/fleetflame")]
+        state: PathBuf,
+    },
+    /// Runs as a coordinator's child, on stdin and stdout
+    Stdio,
+    /// Says what this host can do
+    Check {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Removes what a dead agent has left: half-written files, and held runs that are too old
+    Clean {
+        /// Folder for what is held
+        #[arg(long, value_name = "DIR", default_value = "/var/lib/fleetflame")]
+        state: PathBuf,
+    },
+    /// (internal) Ends an agent's children when the agent was killed
+    #[command(hide = true)]
+    Keeper,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .with_env_filter(
+            tracing_subscriber::EnvFilter::try_from_env("FLEETFLAME_LOG")
+                .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn")),
+        )
+        .init();
+    match run(arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("fleetflame-agent: {e:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: Arguments) -> anyhow::Result<()> {
+    match arguments.verb {
+        Verb::Keeper => {
+            fleetflame_agent::process::keep(std::io::stdin().lock()).context("keeping watch")
+        }
+        Verb::Check { json } => check(arguments.policy, json),
+        Verb::Clean { state } => HeldStore::open(&state)
+            .map(drop)
+            .with_context(|| format!("opening {}", state.display())),
+        Verb::Run { listen, tls, state } => {
+            become_harmless();
+            let held = HeldStore::open(&state)
+                .with_context(|| format!("opening {} for held runs", state.display()))?;
+            runtime()?.block_on(daemon(arguments.policy, listen, tls, held))
+        }
+        Verb::Stdio => {
+            become_harmless();
+            let runtime = runtime()?;
+            let done = runtime.block_on(child(arguments.policy));
+            runtime.shutdown_timeout(Duration::from_millis(200));
+            done
+        }
+    }
+}
+
+/// The agent yields to the gateway in everything but its sampler threads, and is the first to go
+/// when memory runs out.
+fn become_harmless() {
+    let _ = std::fs::write("/proc/self/oom_score_adj", "500");
+    native::lower_own_priority();
+}
+
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .context("starting the runtime")
+}
+
+fn agent(policy_path: Option<PathBuf>, held: HeldStore) -> Arc<Agent> {
+    let program = std::env::current_exe().ok();
+    Agent::new(Settings {
+        policy: Box::new(move || policy::load(policy_path.as_deref())),
+        survey: Box::new(host::survey),
+        engines: EngineRoom {
+            clock: Arc::new(SystemClock),
+            processes: Arc::new(Processes::new(program)),
+        },
+        held,
+        own_cpu_ns,
+    })
+}
+
+/// CPU time of all threads so far.
+fn own_cpu_ns() -> u64 {
+    nix::time::clock_gettime(nix::time::ClockId::CLOCK_PROCESS_CPUTIME_ID).map_or(0, |t| {
+        let seconds = u64::try_from(t.tv_sec()).unwrap_or(0);
+        seconds * 1_000_000_000 + u64::try_from(t.tv_nsec()).unwrap_or(0)
+    })
+}
+
+async fn daemon(
+    policy_path: Option<PathBuf>,
+    address: SocketAddr,
+    tls: PathBuf,
+    held: HeldStore,
+) -> anyhow::Result<()> {
+    policy::load(policy_path.as_deref()).map_err(|f| anyhow::anyhow!("{f}"))?;
+    let identity = listen::identity(&tls)?;
+    let agent = agent(policy_path, held);
+    let stop = CancellationToken::new();
+    let (mut term, mut int) = (
+        signal(SignalKind::terminate())?,
+        signal(SignalKind::interrupt())?,
+    );
+    let stopper = stop.clone();
+    tokio::spawn(async move {
+        tokio::select! { _ = term.recv() => {}, _ = int.recv() => {} }
+        stopper.cancel();
+    });
+    listen::listen(Arc::clone(&agent), address, &identity, stop, |bound| {
+        eprintln!("fleetflame-agent: listening on {bound}");
+    })
+    .await?;
+    let _ = tokio::time::timeout(Duration::from_secs(3), agent.shut_down()).await;
+    Ok(())
+}
+
+async fn child(policy_path: Option<PathBuf>) -> anyhow::Result<()> {
+    let agent = agent(policy_path, HeldStore::none());
+    let duplicate =
+        |fd: std::os::fd::BorrowedFd<'_>| -> std::io::Result<OwnedFd> { fd.try_clone_to_owned() };
+    let input = pipe::Receiver::from_owned_fd(duplicate(std::io::stdin().as_fd())?)
+        .context("stdin is not a pipe: this verb is for coordinators")?;
+    let output = pipe::Sender::from_owned_fd(duplicate(std::io::stdout().as_fd())?)
+        .context("stdout is not a pipe: this verb is for coordinators")?;
+    // Ctrl-C in the operator's terminal reaches the whole process group; the coordinator decides.
+    let mut int = signal(SignalKind::interrupt())?;
+    tokio::spawn(async move { while int.recv().await.is_some() {} });
+    let mut term = signal(SignalKind::terminate())?;
+    let link = proto::link::agent_link(tokio::io::join(input, output)).await?;
+    tokio::select! {
+        () = agent.serve(link) => {}
+        _ = term.recv() => {}
+    }
+    // The end of stdin starts the lease; it does not end it.
+    while !agent.is_idle() {
+        tokio::select! {
+            () = tokio::time::sleep(Duration::from_millis(50)) => {}
+            _ = term.recv() => agent.shut_down().await,
+        }
+    }
+    Ok(())
+}
+
+#[expect(clippy::print_stdout, reason = "the report is this verb's output")]
+fn check(policy_path: Option<PathBuf>, json: bool) -> anyhow::Result<()> {
+    let report = host::survey(&policy::load(policy_path.as_deref()));
+    if json {
+        println!("{}", serde_json::to_string_pretty(&report)?);
+        return Ok(());
+    }
+    println!(
+        "{}  {}  {} {}  {} CPUs  {} MiB",
+        report.hostname, report.os, report.kernel, report.arch, report.cpus, report.memory_mb
+    );
+    println!("policy     {}", report.policy);
+    for engine in &report.engines {
+        let can = if engine.can_run { "yes" } else { "no " };
+        println!("{:<10} {can}  {}", engine.engine, engine.how);
+        engine
+            .findings
+            .iter()
+            .for_each(|f| println!("           {f}"));
+    }
+    for gateway in &report.gateways {
+        println!(
+            "gateway    {:<8} {} ({})",
+            gateway.pid, gateway.role, gateway.exe
+        );
+    }
+    report.findings.iter().for_each(|f| println!("{f}"));
+    Ok(())
+}

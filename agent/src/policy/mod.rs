@@ -1,0 +1,256 @@
+//! The host's own last word: what this agent will do, whatever a coordinator says.
+//!
+//! In: an order. Out: nothing, or the reasons against it. Never: a reason that leaves open what to
+//! change.
+
+mod file;
+
+pub use file::{DEFAULT_PATH, load};
+
+use model::job::{EngineChoice, Pick, Probe, Target};
+use model::{CaptureOrder, Finding, FindingCode};
+use serde::Deserialize;
+
+/// Most gateway processes etc. that any order may name.
+const TARGETS_MAX: usize = 1_024;
+/// A lease outside of this is not believed: too short would flap, too long would not protect.
+const LEASE_MS: std::ops::RangeInclusive<u64> = 1_000..=10_000;
+
+/// What a host allows. Without a file, [`Policy::default`].
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Policy {
+    /// Format version: 1.
+    pub version: u32,
+    /// Engines that may run.
+    pub engines: Vec<EngineChoice>,
+    /// Probes that may be measured.
+    pub probes: Vec<Probe>,
+    /// Highest sampling rate.
+    pub sample_hz_max: u32,
+    /// Longest capture in seconds.
+    pub duration_s_max: u64,
+    /// Kinds of target: nginx, pid, exe, cmd, unit, container.
+    pub targets: Vec<TargetKind>,
+    /// Whether a target may be stopped (ptrace) where sampling is not permitted otherwise.
+    pub allow_ptrace: bool,
+    /// CPU of the agent in percent of one core.
+    pub cpu_pct_max: u32,
+    /// Memory of the agent's stacks in MiB.
+    pub memory_mb_max: u32,
+    /// Bytes sent in one capture, in MiB.
+    pub output_mb_max: u32,
+    /// Captures at the same time.
+    pub captures_max: u32,
+}
+
+/// A kind of target, as a policy names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TargetKind {
+    /// Gateways found by themselves.
+    Nginx,
+    /// By process id.
+    Pid,
+    /// By executable.
+    Exe,
+    /// By command line.
+    Cmd,
+    /// By systemd unit.
+    Unit,
+    /// By container.
+    Container,
+}
+
+impl Default for Policy {
+    /// Harmless: the built-in sampler on CPU time only, no target is ever stopped.
+    fn default() -> Self {
+        use TargetKind::{Cmd, Container, Exe, Nginx, Pid, Unit};
+        Self {
+            version: 1,
+            engines: vec![EngineChoice::Native],
+            probes: vec![Probe::OnCpu],
+            sample_hz_max: 999,
+            duration_s_max: 300,
+            targets: vec![Nginx, Pid, Exe, Cmd, Unit, Container],
+            allow_ptrace: false,
+            cpu_pct_max: 20,
+            memory_mb_max: 512,
+            output_mb_max: 256,
+            captures_max: 1,
+        }
+    }
+}
+
+impl Policy {
+    /// Holds an order against the policy.
+    ///
+    /// # Errors
+    /// One finding for each thing that is not allowed.
+    pub fn check(&self, order: &CaptureOrder) -> Result<(), Vec<Finding>> {
+        let mut against = Vec::new();
+        let mut no = |why: String| against.push(Finding::new(FindingCode::PolicyRefused, why));
+        if !self.engines.contains(&order.engine) {
+            no(format!(
+                "engine {} is not in engines: of the policy",
+                order.engine
+            ));
+        }
+        if !self.probes.contains(&order.probe) {
+            no(format!(
+                "probe {} is not in probes: of the policy",
+                order.probe
+            ));
+        }
+        for (what, asked, allowed) in [
+            (
+                "sample_hz",
+                u64::from(order.sample_hz),
+                u64::from(self.sample_hz_max),
+            ),
+            (
+                "duration in ms",
+                order.duration_ms,
+                self.duration_s_max.saturating_mul(1_000),
+            ),
+            (
+                "cpu_pct",
+                u64::from(order.budgets.cpu_pct_max),
+                u64::from(self.cpu_pct_max),
+            ),
+            (
+                "memory_mb",
+                u64::from(order.budgets.memory_mb_max),
+                u64::from(self.memory_mb_max),
+            ),
+            (
+                "output_mb",
+                u64::from(order.budgets.output_mb_max),
+                u64::from(self.output_mb_max),
+            ),
+        ] {
+            if asked > allowed {
+                no(format!(
+                    "{what} of {asked} is asked, and the policy allows {allowed}"
+                ));
+            }
+        }
+        if order.sample_hz == 0 || order.duration_ms == 0 {
+            no("an order without a rate or a duration".into());
+        }
+        if !LEASE_MS.contains(&order.lease_ms) {
+            no(format!(
+                "a lease of {} ms is asked; 1000 to 10000 are possible",
+                order.lease_ms
+            ));
+        }
+        if order.targets.is_empty() || order.targets.len() > TARGETS_MAX {
+            no(format!(
+                "{} targets are named; 1 to {TARGETS_MAX} are possible",
+                order.targets.len()
+            ));
+        }
+        if matches!(order.pick, Pick::Busiest(0) | Pick::Random(0)) {
+            no("an order that picks no process".into());
+        }
+        for target in &order.targets {
+            let kind = match target {
+                Target::Nginx => TargetKind::Nginx,
+                Target::Pid(_) => TargetKind::Pid,
+                Target::Exe(_) => TargetKind::Exe,
+                Target::Cmd(_) => TargetKind::Cmd,
+                Target::Unit(_) => TargetKind::Unit,
+                Target::Container(_) => TargetKind::Container,
+            };
+            if !self.targets.contains(&kind) {
+                no(format!(
+                    "target {target} is of a kind that is not in targets: of the policy"
+                ));
+            }
+        }
+        if against.is_empty() {
+            Ok(())
+        } else {
+            Err(against)
+        }
+    }
+
+    /// The policy in one line, for a host's report.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        let words = |list: Vec<String>| list.join("|");
+        format!(
+            "engines {}, probes {}, up to {} Hz for {} s, {} % CPU, {} MiB{}",
+            words(self.engines.iter().map(ToString::to_string).collect()),
+            words(self.probes.iter().map(ToString::to_string).collect()),
+            self.sample_hz_max,
+            self.duration_s_max,
+            self.cpu_pct_max,
+            self.memory_mb_max,
+            if self.allow_ptrace {
+                ", ptrace allowed"
+            } else {
+                ""
+            },
+        )
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use model::job::Event;
+    use model::order::Budgets;
+    use model::{HostName, RunId};
+
+    pub(crate) fn order() -> CaptureOrder {
+        CaptureOrder {
+            run: RunId::from_parts(1, 1),
+            host: HostName::new("h").unwrap(),
+            engine: EngineChoice::Native,
+            probe: Probe::OnCpu,
+            event: Event::CpuClock,
+            targets: vec![Target::Nginx],
+            pick: Pick::All,
+            sample_hz: 99,
+            duration_ms: 10_000,
+            kernel: true,
+            budgets: Budgets::default(),
+            lease_ms: 4_000,
+            simulated: None,
+        }
+    }
+
+    #[test]
+    fn the_default_allows_a_plain_capture_and_nothing_dangerous() {
+        let policy = Policy::default();
+        assert_eq!(policy.check(&order()), Ok(()));
+        let dangerous: [fn(&mut CaptureOrder); 9] = [
+            |o| o.engine = EngineChoice::Stap,
+            |o| o.engine = EngineChoice::Simulated,
+            |o| o.probe = Probe::Alloc,
+            |o| o.sample_hz = 5_000,
+            |o| o.sample_hz = 0,
+            |o| o.duration_ms = u64::MAX,
+            |o| o.budgets.cpu_pct_max = 100,
+            |o| o.lease_ms = 3_600_000,
+            |o| o.targets.clear(),
+        ];
+        for (i, change) in dangerous.into_iter().enumerate() {
+            let mut order = order();
+            change(&mut order);
+            let against = policy
+                .check(&order)
+                .expect_err(&format!("change {i} was allowed"));
+            assert_eq!(against[0].code, FindingCode::PolicyRefused);
+        }
+    }
+
+    #[test]
+    fn every_reason_is_given_at_once() {
+        let mut order = order();
+        order.engine = EngineChoice::Stap;
+        order.sample_hz = 1_500;
+        assert_eq!(Policy::default().check(&order).unwrap_err().len(), 2);
+    }
+}

@@ -1,0 +1,121 @@
+//! The keeper: ends the agent's children when the agent itself was killed.
+//!
+//! ```text
+//! agent ── pipe ──► keeper:   "group PGID START_TICKS\n" …   EOF ► INT, 2 s, TERM, KILL
+//! ```
+//! In: the groups that the agent started. Out: none of them left after the pipe's end. Never: a
+//! signal to a group whose leader was started at another time (a reused number).
+
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+use std::io::{self, BufRead};
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+use tokio::io::AsyncWriteExt;
+use tokio::process::{Child, ChildStdin, Command};
+
+/// Most groups that one agent starts.
+const GROUPS_MAX: usize = 1_024;
+
+/// The agent's side.
+#[derive(Debug)]
+pub(super) struct Keeper {
+    #[expect(
+        dead_code,
+        reason = "held so that it is reaped with the agent's runtime"
+    )]
+    child: Child,
+    pipe: ChildStdin,
+}
+
+impl Keeper {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "this is the door that children go through"
+    )]
+    pub(super) fn start(program: &Path) -> io::Result<Self> {
+        let mut child = Command::new(program)
+            .arg("keeper")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .process_group(0)
+            .spawn()?;
+        let pipe = child
+            .stdin
+            .take()
+            .ok_or_else(|| io::Error::other("the keeper has no pipe"))?;
+        Ok(Self { child, pipe })
+    }
+
+    pub(super) async fn watch(&mut self, group: i32) -> io::Result<()> {
+        let ticks = start_ticks(group).unwrap_or(0);
+        self.pipe
+            .write_all(format!("group {group} {ticks}\n").as_bytes())
+            .await?;
+        self.pipe.flush().await
+    }
+}
+
+/// The keeper's own life: reads groups from `input` until its end, then ends them.
+///
+/// # Errors
+/// The operating system's, when the pipe cannot be read.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the keeper has no runtime; it waits on its own thread"
+)]
+pub fn keep(input: impl BufRead) -> io::Result<()> {
+    let mut groups: Vec<(i32, u64)> = Vec::new();
+    for line in input.lines() {
+        let line = line?;
+        let mut words = line.split(' ');
+        if let (Some("group"), Some(Ok(group)), Some(Ok(ticks))) = (
+            words.next(),
+            words.next().map(str::parse),
+            words.next().map(str::parse),
+        ) && group > 1
+            && groups.len() < GROUPS_MAX
+        {
+            groups.push((group, ticks));
+        }
+    }
+    groups.retain(|(group, ticks)| {
+        start_ticks(*group).is_none_or(|now| now == *ticks) && is_alive(*group)
+    });
+    let pauses = [
+        (Signal::SIGINT, 2_000),
+        (Signal::SIGTERM, 500),
+        (Signal::SIGKILL, 500),
+    ];
+    for (signal, pause_ms) in pauses {
+        for (group, _) in &groups {
+            // A group that has just gone is what is wanted.
+            let _ = killpg(Pid::from_raw(*group), signal);
+        }
+        for _ in 0..pause_ms / 20 {
+            groups.retain(|(group, _)| is_alive(*group));
+            if groups.is_empty() {
+                return Ok(());
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+    Ok(())
+}
+
+fn is_alive(group: i32) -> bool {
+    killpg(Pid::from_raw(group), None).is_ok()
+}
+
+/// Field 22 of `/proc/PID/stat` (proc(5)): when the process started, in clock ticks since boot.
+fn start_ticks(pid: i32) -> Option<u64> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit_once(')')?
+        .1
+        .split_ascii_whitespace()
+        .nth(19)?
+        .parse()
+        .ok()
+}

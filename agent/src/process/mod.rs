@@ -1,0 +1,106 @@
+//! The only room that starts children: own process group, INT before TERM before KILL, and a
+//! keeper that outlives a killed agent.
+//!
+//! In: an argument list. Out: a child that can be stopped. Never: a shell, or a child without a
+//! keeper.
+
+mod keeper;
+
+pub use keeper::keep;
+
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+use std::ffi::OsString;
+use std::io;
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::time::Duration;
+use tokio::process::Command;
+use tokio::sync::Mutex;
+
+/// What a child gets to end by itself after SIGINT.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Starts children.
+#[derive(Debug)]
+pub struct Processes {
+    agent_program: Option<PathBuf>,
+    keeper: Mutex<Option<keeper::Keeper>>,
+}
+
+/// A running child.
+#[derive(Debug)]
+pub struct Child {
+    child: tokio::process::Child,
+    group: Pid,
+}
+
+impl Processes {
+    /// `agent_program` is this agent's own binary, which also is the keeper. Without it no child
+    /// can be started.
+    #[must_use]
+    pub fn new(agent_program: Option<PathBuf>) -> Self {
+        Self {
+            agent_program,
+            keeper: Mutex::new(None),
+        }
+    }
+
+    /// Starts `argv` in a process group of its own, with no input and its output thrown away.
+    ///
+    /// # Errors
+    /// The operating system's, for the program or for the keeper.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "this is the door that children go through"
+    )]
+    pub async fn spawn(&self, argv: &[OsString]) -> io::Result<Child> {
+        let (program, arguments) = argv
+            .split_first()
+            .ok_or_else(|| io::Error::other("no program"))?;
+        let mut keeper = self.keeper.lock().await;
+        if keeper.is_none() {
+            let program = self
+                .agent_program
+                .as_ref()
+                .ok_or_else(|| io::Error::other("no keeper program is known"))?;
+            *keeper = Some(keeper::Keeper::start(program)?);
+        }
+        let child = Command::new(program)
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .process_group(0)
+            .kill_on_drop(true)
+            .spawn()?;
+        let pid = child.id().and_then(|p| i32::try_from(p).ok()).unwrap_or(0);
+        if let Some(keeper) = keeper.as_mut() {
+            keeper.watch(pid).await?;
+        }
+        Ok(Child {
+            child,
+            group: Pid::from_raw(pid),
+        })
+    }
+}
+
+impl Child {
+    /// Ends the child and everything in its group: INT, then TERM, then KILL.
+    pub async fn stop(mut self) {
+        for (signal, patience) in [
+            (Signal::SIGINT, PATIENCE),
+            (Signal::SIGTERM, Duration::from_millis(500)),
+        ] {
+            let _ = killpg(self.group, signal);
+            if tokio::time::timeout(patience, self.child.wait())
+                .await
+                .is_ok()
+            {
+                break;
+            }
+        }
+        let _ = killpg(self.group, Signal::SIGKILL);
+        let _ = self.child.wait().await;
+    }
+}

@@ -1,0 +1,231 @@
+//! The flags that make or change a job. In: a YAML file, flags, or both. Out: a checked job and how
+//! its hosts are reached. Never: a flag that is silently ignored.
+
+use super::output::usage;
+use crate::spec;
+use crate::transport::{Connector, Local, direct, local};
+use anyhow::Context as _;
+use clap::Args;
+use model::job::{EngineChoice, Event, JobHost, Pick, Probe, Reach, Target, parse_duration_ms};
+use model::order::Budgets;
+use model::{HostName, JobSpec};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// What to capture, where and how.
+#[derive(Debug, Args)]
+pub struct JobFlags {
+    /// A job file (`fleetflame example capture` prints one); flags change what it says
+    #[arg(value_name = "JOB.yaml")]
+    pub job: Option<PathBuf>,
+    /// Capture this machine; the agent is started as a child
+    #[arg(long)]
+    pub local: bool,
+    /// A running agent, as NAME=ADDR:PORT; repeatable
+    #[arg(long, value_name = "NAME=ADDR:PORT")]
+    pub host: Vec<String>,
+    /// What to capture: nginx, pid:N, exe:PATH or cmd:REGEX; repeatable
+    #[arg(long, value_name = "TARGET")]
+    pub target: Vec<Target>,
+    /// Which of the matching processes: all, busiest:N or random:N
+    #[arg(long, value_name = "PICK")]
+    pub pick: Option<Pick>,
+    /// How: auto or native (stap and perf are not part of this version)
+    #[arg(long, value_name = "ENGINE")]
+    pub engine: Option<EngineChoice>,
+    /// What is measured: on-cpu (others are not part of this version)
+    #[arg(long, value_name = "PROBE")]
+    pub probe: Option<Probe>,
+    /// By which event: cpu-clock
+    #[arg(long, value_name = "EVENT")]
+    pub event: Option<Event>,
+    /// Samples a second and CPU [default: 99]
+    #[arg(long, value_name = "HZ")]
+    pub hz: Option<u32>,
+    /// For how long, such as 30s or 2m [default: 30s]
+    #[arg(long, value_name = "TIME", value_parser = parse_duration_ms)]
+    pub duration: Option<u64>,
+    /// How long hosts may take to get ready [default: 10s]
+    #[arg(long, value_name = "TIME", value_parser = parse_duration_ms)]
+    pub arm_timeout: Option<u64>,
+    /// A title for pictures and report
+    #[arg(long, value_name = "TEXT")]
+    pub title: Option<String>,
+    #[command(flatten)]
+    pub ways: WaysFlags,
+}
+
+/// How hosts are reached.
+#[derive(Debug, Args)]
+pub struct WaysFlags {
+    /// Folder with ca.pem, coordinator.pem and coordinator.key [default: ~/.config/fleetflame/tls]
+    #[arg(long, value_name = "DIR")]
+    pub tls: Option<PathBuf>,
+    /// The agent for --local [default: fleetflame-agent beside this program]
+    #[arg(long, value_name = "FILE")]
+    pub agent_binary: Option<PathBuf>,
+    /// The policy for --local [default: the host's own]
+    #[arg(long, value_name = "FILE")]
+    pub agent_policy: Option<PathBuf>,
+}
+
+impl JobFlags {
+    /// The job that is meant.
+    ///
+    /// # Errors
+    /// What is wrong and what would be right.
+    pub fn read(&self) -> anyhow::Result<JobSpec> {
+        let mut job = match &self.job {
+            Some(path) => {
+                let text = std::fs::read(path)
+                    .with_context(|| format!("failed to read {}", path.display()))?;
+                spec::read_job(&text, &path.display().to_string())?
+            }
+            None => JobSpec {
+                title: String::new(),
+                hosts: Vec::new(),
+                targets: Vec::new(),
+                pick: Pick::All,
+                engine: EngineChoice::Auto,
+                probe: Probe::OnCpu,
+                event: Event::CpuClock,
+                sample_hz: 99,
+                duration_ms: 30_000,
+                kernel: true,
+                budgets: Budgets::default(),
+                arm_timeout_ms: 10_000,
+                simulated: None,
+            },
+        };
+        self.change(&mut job)?;
+        if job.title.is_empty() {
+            let targets: Vec<String> = job.targets.iter().map(ToString::to_string).collect();
+            job.title = format!("{} of {}", job.probe, targets.join(", "));
+        }
+        job.validate().map_err(usage)?;
+        Ok(job)
+    }
+
+    fn change(&self, job: &mut JobSpec) -> anyhow::Result<()> {
+        if self.local || !self.host.is_empty() {
+            job.hosts.clear();
+        }
+        if self.local {
+            let name = HostName::new("local").map_err(|e| usage(e.to_string()))?;
+            job.hosts.push(JobHost {
+                name,
+                reach: Reach::Local,
+                targets: Vec::new(),
+            });
+        }
+        for text in &self.host {
+            let (name, address) = text
+                .split_once('=')
+                .filter(|(_, a)| {
+                    a.rsplit_once(':')
+                        .is_some_and(|(_, p)| p.parse::<u16>().is_ok())
+                })
+                .ok_or_else(|| usage(format!("--host {text:?} is not NAME=ADDR:PORT")))?;
+            let name = HostName::new(name).map_err(|e| usage(e.to_string()))?;
+            let reach = Reach::Direct(address.to_owned());
+            job.hosts.push(JobHost {
+                name,
+                reach,
+                targets: Vec::new(),
+            });
+        }
+        if !self.target.is_empty() {
+            job.targets.clone_from(&self.target);
+            job.hosts.iter_mut().for_each(|h| h.targets.clear());
+        }
+        job.pick = self.pick.unwrap_or(job.pick);
+        job.engine = self.engine.unwrap_or(job.engine);
+        job.probe = self.probe.unwrap_or(job.probe);
+        job.event = self.event.unwrap_or(job.event);
+        job.sample_hz = self.hz.unwrap_or(job.sample_hz);
+        job.duration_ms = self.duration.unwrap_or(job.duration_ms);
+        job.arm_timeout_ms = self.arm_timeout.unwrap_or(job.arm_timeout_ms);
+        if let Some(title) = &self.title {
+            job.title.clone_from(title);
+        }
+        if matches!(job.engine, EngineChoice::Stap | EngineChoice::Perf) {
+            let said = format!(
+                "engine {} is not part of this version; use auto or native",
+                job.engine
+            );
+            return Err(usage(said));
+        }
+        if job.probe != Probe::OnCpu {
+            let said = format!(
+                "probe {} is not part of this version; use on-cpu",
+                job.probe
+            );
+            return Err(usage(said));
+        }
+        Ok(())
+    }
+}
+
+impl WaysFlags {
+    /// A connector for each host of a job.
+    ///
+    /// # Errors
+    /// Missing certificates, or no agent for this machine.
+    pub fn connectors(&self, job: &JobSpec) -> anyhow::Result<Vec<(HostName, Connector)>> {
+        let dialled = job
+            .hosts
+            .iter()
+            .any(|h| matches!(h.reach, Reach::Direct(_)));
+        let identity = match dialled {
+            true => Some(direct::identity(&self.tls_folder()?)?),
+            false => None,
+        };
+        let connector = |host: &JobHost| -> anyhow::Result<(HostName, Connector)> {
+            let connector: Connector = match (&host.reach, &identity) {
+                (Reach::Direct(address), Some(identity)) => {
+                    direct::connector(host.name.clone(), address.clone(), identity)?
+                }
+                _ => {
+                    let program = local::agent_program(self.agent_binary.as_deref())?;
+                    Arc::new(Local::new(program, self.agent_policy.clone()))
+                }
+            };
+            Ok((host.name.clone(), connector))
+        };
+        job.hosts.iter().map(connector).collect()
+    }
+
+    fn tls_folder(&self) -> anyhow::Result<PathBuf> {
+        if let Some(folder) = &self.tls {
+            return Ok(folder.clone());
+        }
+        let home = std::env::var_os("HOME").context("no --tls, and HOME is not set")?;
+        Ok(Path::new(&home).join(".config/fleetflame/tls"))
+    }
+}
+
+impl JobFlags {
+    /// No flag at all.
+    #[must_use]
+    pub fn empty() -> Self {
+        Self {
+            job: None,
+            local: false,
+            host: Vec::new(),
+            target: Vec::new(),
+            pick: None,
+            engine: None,
+            probe: None,
+            event: None,
+            hz: None,
+            duration: None,
+            arm_timeout: None,
+            title: None,
+            ways: WaysFlags {
+                tls: None,
+                agent_binary: None,
+                agent_policy: None,
+            },
+        }
+    }
+}

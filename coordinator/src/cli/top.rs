@@ -1,0 +1,91 @@
+//! `fleetflame top`: where the samples are. In: a run or a file. Out: a table or JSON. Never: a
+//! row whose shares are of something else than what the heading says.
+
+use super::input::{self, Root};
+use super::output::Output;
+use super::{COMPLETE, NOTHING};
+use crate::compare::{By, top as roll_up};
+use crate::render::{count, percent, table};
+use clap::Args;
+use serde_json::json;
+
+/// Arguments of `top`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  fleetflame top ./kong-cpu
+  fleetflame top 01JD3K:kong-2 --by total -n 40
+  perf script | inferno-collapse-perf | fleetflame top - --by module")]
+pub struct TopArgs {
+    /// A run, RUN:HOST, RUN:rest-of:HOST, a file of folded stacks or ffz, or - for stdin
+    #[arg(value_name = "RUN|FILE")]
+    input: String,
+    /// self, total or module
+    #[arg(long, default_value = "self", value_parser = parse_by)]
+    by: By,
+    /// How many rows
+    #[arg(short = 'n', value_name = "ROWS", default_value_t = 20)]
+    rows: usize,
+    #[command(flatten)]
+    root: Root,
+}
+
+fn parse_by(text: &str) -> Result<By, String> {
+    match text {
+        "self" => Ok(By::SelfValue),
+        "total" => Ok(By::Total),
+        "module" => Ok(By::Module),
+        "plugin" | "phase" | "file" | "uri" => Err(format!(
+            "{text} is not there yet; self, total and module are"
+        )),
+        _ => Err("use self, total or module".to_owned()),
+    }
+}
+
+pub fn top(args: &TopArgs, output: &Output) -> anyhow::Result<u8> {
+    let input = input::read(&args.input, &args.root)?;
+    let frames = roll_up(&input.profile, |s| input.part.has(s), 0, args.by);
+    let rows = &frames.rows[..frames.rows.len().min(args.rows)];
+    let unit = input
+        .profile
+        .measures
+        .first()
+        .map_or("samples", |m| m.name.as_str());
+    if output.json {
+        output.document(&json!({
+            "input": input.name, "coverage": input.coverage, "unit": unit, "whole": frames.whole,
+            "rows": rows, "findings": input.findings,
+        }))?;
+    } else {
+        let cells: Vec<Vec<String>> = rows
+            .iter()
+            .map(|r| {
+                vec![
+                    percent(r.own, frames.whole),
+                    count(r.own),
+                    percent(r.total, frames.whole),
+                    count(r.total),
+                    r.name.clone(),
+                ]
+            })
+            .collect();
+        let what = if args.by == By::Module {
+            "module"
+        } else {
+            "frame"
+        };
+        output.talk(&format!(
+            "{}: {} {unit}, {}\n",
+            input.name,
+            count(frames.whole),
+            input.coverage
+        ));
+        output.data(&table(
+            &[">self", ">", ">total", ">", what],
+            &cells,
+            output.bold(),
+        ))?;
+        output.talk_findings(&input.findings);
+    }
+    Ok(if frames.whole == 0 { NOTHING } else { COMPLETE })
+}

@@ -1,0 +1,192 @@
+//! The end of a run: from what was captured to what is kept and drawn.
+//!
+//! In: coverage and batches. Out: the run directory's files and its record. Never: a run called
+//! complete when something is missing.
+
+use crate::clock::{self, Clock};
+use crate::compare;
+use crate::dispatch::Captured;
+use crate::render;
+use crate::store::{self, RunDir, RunRecord, RunState, StoreError};
+use model::coverage::HostOutcome;
+use model::profile::{Measure, Profile};
+use model::{Coverage, Finding, FindingCode, HostName};
+
+/// Measures how long the parts of a run take, for its record.
+pub struct Timer {
+    clock: Clock,
+    last_ns: u64,
+}
+
+impl Timer {
+    /// Starts now.
+    #[must_use]
+    pub fn new(clock: &Clock) -> Self {
+        Self {
+            clock: clock.clone(),
+            last_ns: clock.now_ns(),
+        }
+    }
+
+    /// Notes the time since the last lap under `part`.
+    pub fn lap(&mut self, record: &mut RunRecord, part: &str) {
+        let now = self.clock.now_ns();
+        record.timings_ms.insert(
+            part.to_owned(),
+            now.saturating_sub(self.last_ns) / 1_000_000,
+        );
+        self.last_ns = now;
+    }
+}
+
+/// Compacts, compares, keeps and draws. Without room on the disk the spools stay, and `collect` does it
+/// all again.
+pub(crate) fn conclude(
+    dir: &RunDir,
+    mut record: RunRecord,
+    captured: Captured,
+    timer: Timer,
+) -> anyhow::Result<RunRecord> {
+    match settle(dir, &mut record, captured, timer) {
+        Ok(()) => Ok(record),
+        Err(error) if error.is_disk_full() => {
+            record.findings.push(error.finding());
+            record.state = match record.state {
+                RunState::Complete => RunState::Partial,
+                RunState::Running => RunState::Failed,
+                state => state,
+            };
+            // There may be room for this much; if not, the record stays as it was before.
+            let _ = dir.write_record(&record);
+            Ok(record)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn settle(
+    dir: &RunDir,
+    record: &mut RunRecord,
+    captured: Captured,
+    mut timer: Timer,
+) -> Result<(), StoreError> {
+    let hosts: Vec<HostName> = dir.spooled_hosts()?;
+    let probe = record.job.probe.to_string();
+    drop(captured.intake);
+    record.coverage = captured.coverage;
+    record.ended = Some(store::utc_text(clock::wall_unix_ms()));
+    let compacted = store::compact(dir, &probe, &Measure::on_cpu(), &hosts)?;
+    record.findings.extend(compacted.findings);
+    complete_coverage(&mut record.coverage, &compacted.profile);
+    record.state = state(&record.coverage, captured.interrupted);
+    if compacted.profile.grand_total()[0] == 0 {
+        record
+            .findings
+            .push(Finding::new(FindingCode::NothingCaptured, ""));
+    }
+    if captured.remainder_held {
+        let said = "a host was lost, or could not send everything";
+        record
+            .findings
+            .push(Finding::new(FindingCode::RemainderHeld, said));
+    }
+    if captured.interrupted {
+        record
+            .findings
+            .push(Finding::new(FindingCode::Interrupted, "by the operator"));
+    }
+    if record.coverage.hosts.len() > 1 && compacted.profile.grand_total()[0] > 0 {
+        record.ranking = Some(compare::rank(&compacted.profile, 0));
+    }
+    timer.lap(record, "compact");
+    record.findings.sort();
+    record.findings.dedup();
+    let drawn = render::write_all(dir, &compacted.profile, record)?;
+    record.findings.extend(drawn);
+    timer.lap(record, "render");
+    dir.write_record(record)?;
+    if captured.remainder_held {
+        return Ok(()); // an agent may still hold batches that build on the spools
+    }
+    dir.remove_spool()
+}
+
+/// Says of a run that nothing can come to it any more: its agents were told to forget it, and the
+/// spools that a new profile could be made of are gone.
+pub(crate) fn note_settled(record: &mut RunRecord) {
+    for (name, host) in &record.coverage.hosts {
+        if host.outcome != HostOutcome::Complete {
+            let said = "everything that was held has been collected, or was given up";
+            record
+                .findings
+                .push(Finding::new(FindingCode::RemainderGone, said).on(name.as_str()));
+        }
+    }
+}
+
+/// What a lost host never told is known from what arrived; losses become findings.
+fn complete_coverage(coverage: &mut Coverage, profile: &Profile) {
+    let mut findings = Vec::new();
+    for (name, host) in &mut coverage.hosts {
+        let taken: u64 = profile
+            .select(|s| s.host == *name)
+            .values()
+            .map(|v| v[0])
+            .fold(0, u64::saturating_add);
+        host.captured = taken > 0;
+        if host.stats.samples == 0 {
+            host.stats.samples = taken;
+        }
+        let lost = host.stats.lost.saturating_add(host.stats.dropped);
+        if lost > 0 || host.stats.throttled > 0 {
+            let said = format!(
+                "{} lost by the kernel, {} dropped by the agent, {} times throttled, {} taken",
+                host.stats.lost, host.stats.dropped, host.stats.throttled, taken
+            );
+            findings.push(Finding::new(FindingCode::SamplesLost, said).on(name.as_str()));
+        }
+        match host.outcome {
+            HostOutcome::Partial if taken == 0 => host.outcome = HostOutcome::Failed,
+            HostOutcome::Failed if taken > 0 => host.outcome = HostOutcome::Partial,
+            _ => {}
+        }
+        if host.outcome == HostOutcome::Complete && taken == 0 {
+            host.outcome = HostOutcome::Partial;
+            findings.push(
+                Finding::new(
+                    FindingCode::NothingCaptured,
+                    "the capture ran, but took no stack",
+                )
+                .on(name.as_str()),
+            );
+        }
+    }
+    coverage.findings.extend(findings);
+}
+
+fn state(coverage: &Coverage, interrupted: bool) -> RunState {
+    let hosts = || coverage.hosts.values();
+    if interrupted {
+        RunState::Interrupted
+    } else if !hosts().any(|h| h.captured) {
+        RunState::Failed
+    } else if hosts().all(|h| h.outcome == HostOutcome::Complete) {
+        RunState::Complete
+    } else {
+        RunState::Partial
+    }
+}
+
+/// The exit code of a run (docs/operate.md): 0 complete, 3 partial, 4 nothing captured, 5 every
+/// host refused, 130 interrupted.
+#[must_use]
+pub fn exit_code(record: &RunRecord) -> u8 {
+    let refused = |h: &model::HostCoverage| h.outcome == HostOutcome::Refused;
+    match record.state {
+        RunState::Complete => 0,
+        RunState::Interrupted => 130,
+        RunState::Failed if record.coverage.hosts.values().all(refused) => 5,
+        RunState::Failed => 4,
+        RunState::Partial | RunState::Running => 3,
+    }
+}

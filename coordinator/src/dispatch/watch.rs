@@ -1,0 +1,70 @@
+//! What a run tells whoever watches: progress bars, JSON lines, later a web page.
+//!
+//! In: changes of the run's state. Out: events. Never: something that the record does not hold.
+
+use model::Finding;
+use serde::Serialize;
+
+/// One change.
+#[derive(Clone, Debug, Serialize)]
+#[serde(tag = "event", rename_all = "kebab-case")]
+pub enum RunEvent {
+    /// A host answered.
+    Reported {
+        /// Which.
+        host: String,
+        /// Kernel release.
+        kernel: String,
+    },
+    /// It is ready.
+    Armed {
+        /// Which.
+        host: String,
+    },
+    /// All that are ready start together.
+    Starting {
+        /// How many.
+        hosts: usize,
+        /// For how long.
+        duration_ms: u64,
+    },
+    /// Stacks so far.
+    Progress {
+        /// Which.
+        host: String,
+        /// Stacks.
+        samples: u64,
+    },
+    /// The link broke and is being opened again, or is open again.
+    Link {
+        /// Which.
+        host: String,
+        /// Whether it is up.
+        up: bool,
+    },
+    /// The host is done.
+    Done {
+        /// Which.
+        host: String,
+        /// How it came out, in one word.
+        outcome: String,
+        /// Stacks.
+        samples: u64,
+    },
+    /// Something was found.
+    Found {
+        /// What.
+        finding: Finding,
+    },
+}
+
+/// Who watches.
+pub trait Watch: Send + Sync {
+    /// Hears of one change.
+    fn on(&self, event: RunEvent);
+}
+
+/// Nobody.
+impl Watch for () {
+    fn on(&self, _: RunEvent) {}
+}

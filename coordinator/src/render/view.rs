@@ -1,0 +1,336 @@
+//! A view: the part of one or two profiles that one picture shows, with the process group as the
+//! first frame of every stack.
+//!
+//! In: profiles, which series, which side. Out: a tree of its own with both sides' values.
+//! Never: a value lost: what goes into a view is exactly what its rows add up to.
+
+use model::format::folded;
+use model::profile::{
+    DiffRow, Difference, Frame, FrameId, FrameTable, NodeId, Profile, ROOT, Series, Tree,
+};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Which side of a difference values belong to. Pictures of one side use the left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// Before, or the rest of the fleet.
+    Left,
+    /// After, or the host in question.
+    Right,
+}
+
+/// What one picture shows.
+#[derive(Clone, Debug, Default)]
+pub struct View {
+    /// The call tree, process groups first.
+    pub tree: Tree,
+    /// Its frames.
+    pub frames: FrameTable,
+    /// Both sides' self values.
+    pub difference: Difference,
+    /// Labels of the process groups that stand first.
+    pub groups: BTreeSet<String>,
+}
+
+impl View {
+    /// The view of one side.
+    #[must_use]
+    pub fn of(profile: &Profile, wanted: impl Fn(&Series) -> bool, measure: usize) -> Self {
+        let mut builder = ViewBuilder::default();
+        builder.add(profile, wanted, measure, Side::Left);
+        builder.build()
+    }
+
+    /// The left side as folded text, sorted by bytes.
+    #[must_use]
+    pub fn folded(&self) -> String {
+        let mut lines: BTreeMap<String, u64> = BTreeMap::new();
+        for row in self.difference.rows.iter().filter(|r| r.left > 0) {
+            let sum = lines
+                .entry(folded::stack_label(&self.tree, &self.frames, row.node))
+                .or_default();
+            *sum = sum.saturating_add(row.left);
+        }
+        folded::render(lines)
+    }
+
+    /// Both sides as folded text: `stack left right`, the form that differential flame graphs are
+    /// made from elsewhere.
+    #[must_use]
+    pub fn folded_difference(&self) -> String {
+        let mut lines: BTreeMap<String, (u64, u64)> = BTreeMap::new();
+        for row in self
+            .difference
+            .rows
+            .iter()
+            .filter(|r| r.left > 0 || r.right > 0)
+        {
+            let sum = lines
+                .entry(folded::stack_label(&self.tree, &self.frames, row.node))
+                .or_default();
+            *sum = (
+                sum.0.saturating_add(row.left),
+                sum.1.saturating_add(row.right),
+            );
+        }
+        lines
+            .into_iter()
+            .map(|(stack, (left, right))| format!("{stack} {left} {right}\n"))
+            .collect()
+    }
+}
+
+/// Puts a view together.
+#[derive(Debug, Default)]
+pub struct ViewBuilder {
+    view: View,
+    sums: BTreeMap<NodeId, (u64, u64)>,
+    reverse: bool,
+}
+
+impl ViewBuilder {
+    /// For stacks turned around: the function that was running first, its callers after it. The
+    /// process group stays first.
+    #[must_use]
+    pub fn reversed(reverse: bool) -> Self {
+        Self {
+            reverse,
+            ..Self::default()
+        }
+    }
+
+    /// Adds the measure with this index of all series that are `wanted`.
+    pub fn add(
+        &mut self,
+        profile: &Profile,
+        wanted: impl Fn(&Series) -> bool,
+        measure: usize,
+        side: Side,
+    ) {
+        let mut numbers = Numbers {
+            frames: vec![None; profile.frames.len()],
+            nodes: BTreeMap::new(),
+        };
+        for (id, totals) in &profile.totals {
+            let Some(series) = profile.series.get(*id).filter(|s| wanted(s)) else {
+                continue;
+            };
+            let top = self.group(series);
+            // Sorted, so that the same profile always gives the same numbers and picture.
+            let mut rows: Vec<(NodeId, u64)> = totals
+                .iter()
+                .map(|(n, v)| (*n, v.get(measure).copied().unwrap_or(0)))
+                .collect();
+            rows.sort_unstable();
+            for (node, value) in rows.into_iter().filter(|r| r.1 > 0) {
+                let node = if self.reverse {
+                    self.place_reversed(profile, &mut numbers, top, node)
+                } else {
+                    self.place(profile, &mut numbers, top, node)
+                };
+                let sum = self.sums.entry(node).or_default();
+                let sum = if side == Side::Left {
+                    &mut sum.0
+                } else {
+                    &mut sum.1
+                };
+                *sum = sum.saturating_add(value);
+            }
+        }
+    }
+
+    /// The view.
+    #[must_use]
+    pub fn build(mut self) -> View {
+        let difference = &mut self.view.difference;
+        for (node, (left, right)) in self.sums {
+            difference.rows.push(DiffRow { node, left, right });
+            difference.left_total = difference.left_total.saturating_add(left);
+            difference.right_total = difference.right_total.saturating_add(right);
+        }
+        self.view
+    }
+
+    /// The node of a series' process group: its role, else its comm; the root when it has neither.
+    fn group(&mut self, series: &Series) -> NodeId {
+        let process = &series.process;
+        let name = if process.role.is_empty() {
+            &process.comm
+        } else {
+            &process.role
+        };
+        if name.is_empty() {
+            return ROOT;
+        }
+        let frame = Frame::marker(name.as_str());
+        self.view.groups.insert(frame.label());
+        let frame = self.view.frames.intern(&frame);
+        self.view.tree.intern(ROOT, frame)
+    }
+
+    /// The node below `top` for a profile's node; its callers are placed first.
+    fn place(
+        &mut self,
+        profile: &Profile,
+        numbers: &mut Numbers,
+        top: NodeId,
+        node: NodeId,
+    ) -> NodeId {
+        let known = numbers
+            .nodes
+            .entry(top)
+            .or_insert_with(|| vec![None; profile.tree.len()]);
+        let mut chain = Vec::new();
+        let mut at = node;
+        let mut above = loop {
+            if at == ROOT {
+                break top;
+            }
+            if let Some(Some(placed)) = known.get(at.0 as usize) {
+                break *placed;
+            }
+            let Some(here) = profile.tree.get(at) else {
+                break top;
+            };
+            chain.push((at, here.frame));
+            at = here.parent;
+        };
+        for (old, frame) in chain.into_iter().rev() {
+            let frame = number(&mut self.view.frames, &mut numbers.frames, profile, frame);
+            above = self.view.tree.intern(above, frame);
+            known[old.0 as usize] = Some(above);
+        }
+        above
+    }
+
+    fn place_reversed(
+        &mut self,
+        profile: &Profile,
+        numbers: &mut Numbers,
+        top: NodeId,
+        node: NodeId,
+    ) -> NodeId {
+        profile
+            .tree
+            .stack(node)
+            .into_iter()
+            .rev()
+            .fold(top, |above, frame| {
+                let frame = number(&mut self.view.frames, &mut numbers.frames, profile, frame);
+                self.view.tree.intern(above, frame)
+            })
+    }
+}
+
+/// A profile's numbers in the view's, as far as they were needed.
+struct Numbers {
+    frames: Vec<Option<FrameId>>,
+    nodes: BTreeMap<NodeId, Vec<Option<NodeId>>>,
+}
+
+fn number(
+    table: &mut FrameTable,
+    known: &mut [Option<FrameId>],
+    profile: &Profile,
+    frame: FrameId,
+) -> FrameId {
+    let slot = known.get_mut(frame.0 as usize);
+    if let Some(Some(id)) = slot {
+        return *id;
+    }
+    let value = profile
+        .frames
+        .get(frame)
+        .cloned()
+        .unwrap_or_else(|| Frame::marker("[unknown]"));
+    let id = table.intern(&value);
+    if let Some(slot) = slot {
+        *slot = Some(id);
+    }
+    id
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use model::profile::{FrameKind, Measure, Process};
+    use proptest::prelude::*;
+
+    fn profile(rows: &[(u8, u8, Vec<u8>, u64)]) -> Profile {
+        let mut profile = Profile::new("on-cpu", Measure::on_cpu());
+        for (host, role, stack, value) in rows {
+            let role = ["", "nginx: worker", "nginx: master"][usize::from(role % 3)];
+            let process = Process {
+                role: role.into(),
+                ..Process::default()
+            };
+            let series = Series {
+                host: format!("h{}", host % 3),
+                process,
+                ..Series::default()
+            };
+            let series = profile.series.intern(&series);
+            let frames: Vec<FrameId> = stack
+                .iter()
+                .map(|f| {
+                    profile
+                        .frames
+                        .intern(&Frame::named(FrameKind::User, format!("f{f}"), "m"))
+                })
+                .collect();
+            profile.add_stack(series, &frames, &[*value, 0, 0]);
+        }
+        profile
+    }
+
+    fn sum(folded: &str) -> u64 {
+        folded
+            .lines()
+            .map(|l| l.rsplit_once(' ').unwrap().1.parse::<u64>().unwrap())
+            .sum()
+    }
+
+    proptest! {
+        #[test]
+        fn hosts_add_up_to_the_merged_view_whichever_way_round(
+            rows in prop::collection::vec((0_u8..3, 0_u8..3, prop::collection::vec(0_u8..4, 0..5), 0_u64..100), 0..30),
+            reverse in any::<bool>(),
+        ) {
+            let profile = profile(&rows);
+            let folded = |wanted: &dyn Fn(&Series) -> bool| {
+                let mut builder = ViewBuilder::reversed(reverse);
+                builder.add(&profile, wanted, 0, Side::Left);
+                builder.build().folded()
+            };
+            let whole = folded(&|_| true);
+            let parts: String = ["h0", "h1", "h2"].iter().map(|h| folded(&|s| s.host == *h)).collect();
+            prop_assert_eq!(sum(&whole), sum(&parts));
+            prop_assert_eq!(sum(&whole), profile.grand_total()[0]);
+            let mut added: BTreeMap<String, u64> = BTreeMap::new();
+            for line in parts.lines() {
+                let (stack, count) = line.rsplit_once(' ').unwrap();
+                *added.entry(stack.to_owned()).or_default() += count.parse::<u64>().unwrap();
+            }
+            prop_assert_eq!(folded::render(added), whole);
+        }
+    }
+
+    #[test]
+    fn the_process_group_stands_first_and_stays_first_when_reversed() {
+        let profile = profile(&[(0, 1, vec![1, 2], 3), (1, 0, vec![1, 2], 4)]);
+        assert_eq!(
+            View::of(&profile, |_| true, 0).folded(),
+            "f1;f2 4\nnginx: worker;f1;f2 3\n"
+        );
+        let mut builder = ViewBuilder::reversed(true);
+        builder.add(&profile, |_| true, 0, Side::Left);
+        assert_eq!(builder.build().folded(), "f2;f1 4\nnginx: worker;f2;f1 3\n");
+        let mut both = ViewBuilder::default();
+        both.add(&profile, |s| s.host == "h1", 0, Side::Left);
+        both.add(&profile, |s| s.host == "h0", 0, Side::Right);
+        assert_eq!(
+            both.build().folded_difference(),
+            "f1;f2 4 0\nnginx: worker;f1;f2 0 3\n"
+        );
+    }
+}

@@ -1,0 +1,307 @@
+//! The program from outside: what it writes where, and how it ends.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on may panic")]
+
+use assert_cmd::Command;
+use fleetflame::compare::rank;
+use fleetflame::render::write_all;
+use fleetflame::store::{PROFILE_FILE, RunDir, RunRecord, RunState, utc_text};
+use model::format::ffz::encode_profile;
+use model::job::{EngineChoice, Event, JobHost, Pick, Probe, Reach, Target};
+use model::profile::{Frame, FrameKind, Measure, Process, Profile, Series};
+use model::{HostCoverage, HostName, HostOutcome, JobSpec, RunId};
+use std::path::Path;
+use std::process::Output;
+
+const MS: u64 = 1_770_000_000_000;
+
+/// A profile of three hosts; `b` limits rates more than the others.
+fn fleet() -> Profile {
+    let mut profile = Profile::new("on-cpu", Measure::on_cpu());
+    for (host, limit) in [("a", 20), ("b", 60), ("c", 20)] {
+        let process = Process {
+            role: "nginx: worker".into(),
+            ..Process::default()
+        };
+        let series = Series {
+            host: host.into(),
+            process,
+            engine: "native".into(),
+            ..Series::default()
+        };
+        let series = profile.series.intern(&series);
+        let mut stack = |names: &[&str], samples: u64| {
+            let frames: Vec<_> = names
+                .iter()
+                .map(|n| {
+                    profile
+                        .frames
+                        .intern(&Frame::named(FrameKind::User, *n, "nginx"))
+                })
+                .collect();
+            profile.add_stack(series, &frames, &[samples, samples * 10_000_000, 0]);
+        };
+        stack(&["main", "rate_limit"], limit * 10);
+        stack(&["main", "route"], 1_000 - limit * 10);
+    }
+    profile
+}
+
+fn run_in(root: &Path) -> RunRecord {
+    let hosts = ["a", "b", "c"].map(|h| JobHost {
+        targets: vec![],
+        name: HostName::new(h).unwrap(),
+        reach: Reach::Local,
+    });
+    let job = JobSpec {
+        title: "Kong".into(),
+        hosts: hosts.into(),
+        targets: vec![Target::Nginx],
+        pick: Pick::All,
+        engine: EngineChoice::Auto,
+        probe: Probe::OnCpu,
+        event: Event::CpuClock,
+        sample_hz: 99,
+        duration_ms: 10_000,
+        kernel: true,
+        budgets: Default::default(),
+        arm_timeout_ms: 1_000,
+        simulated: None,
+    };
+    let mut record = RunRecord::begin(RunId::from_parts(MS, 7), job, utc_text(MS));
+    let profile = fleet();
+    for host in profile.hosts() {
+        let mut coverage = HostCoverage {
+            outcome: HostOutcome::Complete,
+            engine: "native".into(),
+            captured: true,
+            ..HostCoverage::default()
+        };
+        coverage.stats.samples = 1_000;
+        record.coverage.hosts.insert(host, coverage);
+    }
+    record.state = RunState::Complete;
+    record.ranking = Some(rank(&profile, 0));
+    let run = RunDir::create(root.join("fleetflame-runs").join(record.id.to_string())).unwrap();
+    run.write(PROFILE_FILE, &encode_profile(&profile).unwrap())
+        .unwrap();
+    assert_eq!(write_all(&run, &profile, &record).unwrap(), []);
+    run.write_record(&record).unwrap();
+    record
+}
+
+fn fleetflame(root: &Path, arguments: &[&str]) -> Output {
+    fleetflame_with(root, arguments, "")
+}
+
+fn fleetflame_with(root: &Path, arguments: &[&str], stdin: &str) -> Output {
+    let mut command = Command::cargo_bin("fleetflame").unwrap();
+    command
+        .current_dir(root)
+        .args(arguments)
+        .write_stdin(stdin)
+        .output()
+        .unwrap()
+}
+
+fn text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).unwrap()
+}
+
+#[test]
+fn runs_and_show_find_a_run_by_the_beginning_of_its_id() {
+    let root = tempfile::tempdir().unwrap();
+    let id = run_in(root.path()).id.to_string();
+    let runs = fleetflame(root.path(), &["runs"]);
+    assert!(text(&runs.stdout).contains(&id) && text(&runs.stdout).contains("complete"));
+    let show = fleetflame(root.path(), &["show", &id[..6]]);
+    assert_eq!(show.status.code(), Some(0), "{}", text(&show.stderr));
+    for wanted in [
+        "3 of 3 hosts, 0 % of samples lost, by native",
+        "is in 60.0 % of its samples, 20.0 % elsewhere (+40.0 points)",
+        "[ranking-no-error-bars]",
+        "Top frames of 3,000 samples",
+    ] {
+        assert!(
+            text(&show.stdout).contains(wanted),
+            "{wanted} is missing in\n{}",
+            text(&show.stdout)
+        );
+    }
+    let json = fleetflame(root.path(), &["show", &id, "--json"]);
+    let json: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
+    assert_eq!(json["run"]["id"], id.as_str());
+    assert_eq!(json["top"][0]["name"], "route");
+    let list = fleetflame(root.path(), &["--json", "runs"]);
+    let list: serde_json::Value = serde_json::from_slice(&list.stdout).unwrap();
+    assert_eq!(list[0]["hosts"], 3);
+}
+
+#[test]
+fn parts_of_a_run_are_drawn_and_compared() {
+    let root = tempfile::tempdir().unwrap();
+    let id = run_in(root.path()).id.to_string();
+    let (b, rest) = (format!("{id}:b"), format!("{id}:rest-of:b"));
+    let folded = fleetflame(root.path(), &["diff", &rest, &b, "--folded"]);
+    let wanted = "nginx: worker;main;rate_limit 400 600\nnginx: worker;main;route 1600 400\n";
+    assert_eq!(text(&folded.stdout), wanted, "{}", text(&folded.stderr));
+    let json = fleetflame(root.path(), &["diff", &rest, &b, "--by", "cpu", "--json"]);
+    let json: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
+    assert_eq!(json["right"]["total"], 10_000_000_000_u64);
+    let drawn = fleetflame(root.path(), &["diff", &rest, &b, "-o", "b.svg"]);
+    assert_eq!((drawn.status.code(), drawn.stdout.len()), (Some(0), 0));
+    let svg = std::fs::read_to_string(root.path().join("b.svg")).unwrap();
+    assert!(svg.contains("rate_limit (the rest of b 20.00%, b 60.00%, +40.00 points)"));
+    let top = fleetflame(root.path(), &["top", &b, "--json", "--by", "total"]);
+    let top: serde_json::Value = serde_json::from_slice(&top.stdout).unwrap();
+    assert_eq!(
+        (&top["whole"], &top["rows"][0]["total"]),
+        (&1_000.into(), &1_000.into())
+    );
+    let flame = fleetflame(root.path(), &["flame", &id]);
+    assert!(text(&flame.stdout).contains("nginx: worker (3,000 samples, 100.00%)"));
+    let wrong = fleetflame(root.path(), &["top", &format!("{id}:z")]);
+    assert_eq!(wrong.status.code(), Some(2));
+    assert!(text(&wrong.stderr).contains("no host z; it has a, b, c"));
+}
+
+#[test]
+fn a_run_that_never_ended_is_shown_from_what_had_arrived() {
+    use fleetflame::store::Intake;
+    use model::format::ffz::{Head, encode_segment};
+    use model::profile::{Recorder, RecorderLimits};
+    let root = tempfile::tempdir().unwrap();
+    let mut record = run_in(root.path());
+    record.id = RunId::from_parts(MS + 1, 8);
+    record.state = RunState::Running;
+    let run = RunDir::create(root.path().join("dead")).unwrap();
+    run.write_record(&record).unwrap();
+    let mut recorder = Recorder::new("a", Measure::on_cpu(), RecorderLimits::default());
+    let series = recorder.series(&Series {
+        host: "a".into(),
+        ..Series::default()
+    });
+    recorder.add_stack(series, 0, &[], &[41, 0, 0]);
+    let head = Head {
+        probe: "on-cpu".into(),
+        measures: Measure::on_cpu(),
+    };
+    let batch = encode_segment(&head, &recorder.take(usize::MAX)).unwrap();
+    let mut intake = Intake::begin(&run, "on-cpu", Measure::on_cpu());
+    intake
+        .receive(&HostName::new("a").unwrap(), 0, 1, &batch)
+        .unwrap();
+    let show = fleetflame(root.path(), &["show", "dead"]);
+    assert!(
+        text(&show.stdout).contains("Top frames of 41 samples"),
+        "{}",
+        text(&show.stderr)
+    );
+    assert!(text(&show.stdout).contains("the run never ended"));
+}
+
+#[test]
+fn inputs_are_recognised_or_refused_with_what_would_be_accepted() {
+    let root = tempfile::tempdir().unwrap();
+    let top = fleetflame_with(
+        root.path(),
+        &["top", "-", "-n", "1"],
+        "main;work 3\nmain 1\nnot a stack\n",
+    );
+    assert_eq!(top.status.code(), Some(0));
+    assert!(text(&top.stdout).contains("75.00 %") && text(&top.stderr).contains("[input-skipped]"));
+    std::fs::write(root.path().join("p.ffz"), encode_profile(&fleet()).unwrap()).unwrap();
+    let top = fleetflame(root.path(), &["top", "p.ffz", "--by", "module"]);
+    assert!(text(&top.stdout).contains("3,000"), "{}", text(&top.stderr));
+    let cases: &[(&[&str], &str, &str)] = &[
+        (&["top", "-"], "{\"json\": 1}", "neither folded stacks"),
+        (
+            &["top", "-"],
+            "nginx 12 [000] 1.0: 10101 cpu-clock:\n\tffff foo ([kernel.kallsyms])\n",
+            "perf script",
+        ),
+        (&["top", "absent.folded"], "", "no file and no run"),
+        (&["top", "01ZZZ"], "", "`fleetflame runs` lists them"),
+        (
+            &["top", "run@dc=bj"],
+            "",
+            "parts by label are not there yet",
+        ),
+        (
+            &["top", "-", "--by", "plugin"],
+            "a 1\n",
+            "self, total and module are",
+        ),
+        (
+            &["diff", "-", "p.ffz", "--by", "per-1k"],
+            "a 1\n",
+            "share and cpu are",
+        ),
+        (
+            &["diff", "-", "p.ffz", "--by", "cpu"],
+            "a 1\n",
+            "use --by share",
+        ),
+        (&["diff", "-", "-"], "a 1\n", "one side only"),
+        (&["flame", "-", "--min-width", "200"], "a 1\n", "0 to 100"),
+        (&["example", "fleet"], "", "inventories come later"),
+        (&["show", "p.ffz"], "", "not a run"),
+    ];
+    for (arguments, stdin, wanted) in cases {
+        let output = fleetflame_with(root.path(), arguments, stdin);
+        assert_eq!(
+            output.status.code(),
+            Some(2),
+            "{arguments:?}: {}",
+            text(&output.stderr)
+        );
+        assert!(
+            text(&output.stderr).contains(wanted),
+            "{arguments:?}: {}",
+            text(&output.stderr)
+        );
+        assert!(output.stdout.is_empty(), "{arguments:?}");
+    }
+    let mut damaged = encode_profile(&fleet()).unwrap();
+    damaged.truncate(40);
+    std::fs::write(root.path().join("p.ffz"), damaged).unwrap();
+    let output = fleetflame(root.path(), &["top", "p.ffz"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("failed to read p.ffz: the file ends at byte"));
+    let empty = fleetflame_with(root.path(), &["flame"], "");
+    assert_eq!(empty.status.code(), Some(4));
+    assert!(text(&empty.stdout).contains("no stacks were captured"));
+}
+
+#[test]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the pipe must be closed before the program ends"
+)]
+fn examples_work_and_a_closed_pipe_is_no_failure() {
+    let root = tempfile::tempdir().unwrap();
+    let example = fleetflame(root.path(), &["example", "capture"]);
+    fleetflame::spec::read_job(&example.stdout, "example").unwrap();
+    assert!(
+        text(&fleetflame(root.path(), &["example", "policy"]).stdout)
+            .contains("allow_ptrace: false")
+    );
+
+    let mut long = String::new();
+    (0..20_000).for_each(|i| long.push_str(&format!("main;a_function_with_a_name_{i} 1\n")));
+    std::fs::write(root.path().join("long.folded"), long).unwrap();
+    let mut child = std::process::Command::new(assert_cmd::cargo::cargo_bin!("fleetflame"))
+        .current_dir(root.path())
+        .args(["top", "long.folded", "-n", "20000"])
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    assert!(
+        !text(&output.stderr).contains("panicked"),
+        "{}",
+        text(&output.stderr)
+    );
+}

@@ -1,0 +1,292 @@
+//! Findings: what went wrong or weakens a result, as data.
+//!
+//! In: a code from the table below and the tool's own words. Out: the same text for terminal,
+//! JSON, report and page. Never: a code without a section in docs/findings.md (a test checks it).
+
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// How much a finding weighs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Severity {
+    /// Worth knowing; the result is as good as without it.
+    Note,
+    /// The result is weaker than it looks, or something was lost and counted.
+    Warning,
+    /// Something that was asked for did not happen.
+    Error,
+}
+
+macro_rules! finding_codes {
+    ($($variant:ident, $code:literal, $severity:ident, $what:literal, $remedy:literal;)*) => {
+        /// The stable code of a finding. Scripts may match on its text; the text never changes.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum FindingCode { $(#[doc = $what] $variant,)* }
+
+        impl FindingCode {
+            /// Every code there is.
+            pub const ALL: &'static [FindingCode] = &[$(FindingCode::$variant,)*];
+
+            /// The code's text, in kebab case.
+            #[must_use]
+            pub fn as_str(self) -> &'static str {
+                match self { $(FindingCode::$variant => $code,)* }
+            }
+
+            /// How much a finding of this code weighs.
+            #[must_use]
+            pub fn severity(self) -> Severity {
+                match self { $(FindingCode::$variant => Severity::$severity,)* }
+            }
+
+            /// What it means, as a sentence.
+            #[must_use]
+            pub fn what(self) -> &'static str {
+                match self { $(FindingCode::$variant => $what,)* }
+            }
+
+            /// What to do about it, as a sentence.
+            #[must_use]
+            pub fn remedy(self) -> &'static str {
+                match self { $(FindingCode::$variant => $remedy,)* }
+            }
+        }
+    };
+}
+
+finding_codes! {
+    // --- reaching hosts
+    HostUnreachable, "host-unreachable", Error, "No connection to the host could be opened.",
+        "Check that fleetflame-agent runs there, that the address and port are right, and that no firewall stands between.";
+    HostIdentity, "host-identity", Error, "The peer's certificate does not prove the host it claims to be.",
+        "Issue a certificate for exactly this host name from the fleet's CA, and check that the address is the right host.";
+    HostLost, "host-lost", Error, "The host fell silent during the run and did not come back.",
+        "Look at the host and its agent; what it had sent is in the result. If the agent lives, `fleetflame collect RUN` fetches the rest.";
+    HostProtocol, "host-protocol", Error, "The peer broke the wire protocol, and the connection was closed.",
+        "Check that agent and coordinator are of the same version and that the port belongs to a fleetflame-agent.";
+    HostVersion, "host-version", Error, "Agent and coordinator speak different versions of the wire protocol.",
+        "Install the same version on both sides.";
+    HostLate, "host-late", Error, "The host was not ready when the capture had to start.",
+        "See the host's other findings; a longer arm time can be given with --arm-timeout.";
+    ConnectionResumed, "connection-resumed", Note, "The connection broke during the run and was taken up again; nothing was lost.",
+        "Nothing to do. If it happens often, look at the network between coordinator and host.";
+    BatchGap, "batch-gap", Warning, "Batches that the agent sent never arrived; their stacks are missing.",
+        "Run `fleetflame collect RUN` while the agent still holds them.";
+    BatchDamaged, "batch-damaged", Error, "A batch did not match its checksum or could not be decoded, and was refused.",
+        "Run the capture again; if it repeats, the host's memory or the agent's binary is damaged.";
+    ClockUncertain, "clock-uncertain", Warning, "The host's clock offset is known only roughly, so its seconds may be shifted against the others'.",
+        "Compare totals rather than single seconds, or capture over a faster network.";
+    RemainderHeld, "remainder-held", Note, "An agent may still hold stacks of this run.",
+        "Run `fleetflame collect RUN` within 24 hours.";
+    RemainderGone, "remainder-gone", Warning, "The agent no longer holds the rest of this run.",
+        "What had arrived is in the result; capture again for the whole.";
+    // --- policy and privilege
+    PolicyRefused, "policy-refused", Error, "The host's own policy does not allow this order.",
+        "Ask for less, or have the host's owner change its policy file.";
+    PolicyUnsafe, "policy-unsafe", Error, "The policy file could be written by others, so it is not trusted.",
+        "chown root and chmod go-w the file and the directories above it.";
+    PolicyInvalid, "policy-invalid", Error, "The policy file cannot be read as a policy.",
+        "Correct the line that the evidence names; `fleetflame example policy` prints one that works.";
+    PerfNotPermitted, "perf-not-permitted", Error, "The kernel does not let the agent sample.",
+        "Run the agent as root, give it CAP_PERFMON and CAP_SYS_PTRACE, or set kernel.perf_event_paranoid to 1 or less.";
+    PerfRestricted, "perf-restricted", Warning, "Only part of the stacks can be sampled with the agent's privileges.",
+        "Give the agent the capability that the evidence names.";
+    PerfAttrUnsupported, "perf-attr-unsupported", Note, "This kernel lacks a feature of perf_event_open; the sampler does without.",
+        "Nothing to do unless the evidence says what is lost.";
+    NoRealtime, "no-realtime", Warning, "The sampler could not run at real-time priority, so some stacks may be torn.",
+        "Give the agent CAP_SYS_NICE (and a real-time share in its cgroup).";
+    KernelNamesHidden, "kernel-names-hidden", Note, "Kernel frames have no names because /proc/kallsyms hides its addresses.",
+        "Give the agent CAP_SYSLOG, or set kernel.kptr_restrict to 0 or 1.";
+    ResourceLimit, "resource-limit", Warning, "A resource limit of the agent's process made the capture smaller.",
+        "Raise the limit that the evidence names (LimitMEMLOCK=, LimitNOFILE= in the unit).";
+    // --- engines and targets
+    EngineUnavailable, "engine-unavailable", Error, "The engine that was asked for cannot run.",
+        "Ask for --engine auto or native, or do what the evidence says.";
+    ProbeUnavailable, "probe-unavailable", Error, "The probe that was asked for cannot be measured by this engine.",
+        "Ask for --probe on-cpu, or another engine.";
+    TargetNotFound, "target-not-found", Error, "No process on the host matches the target.",
+        "Check the target on the host (`fleetflame-agent check` lists gateway processes).";
+    TargetVanished, "target-vanished", Warning, "A target process ended during the capture.",
+        "Its window is in coverage; capture again if the whole time is needed.";
+    TargetReloaded, "target-reloaded", Warning, "The gateway was reloaded during the capture; old and new workers are both in the result.",
+        "Compare by generation, or capture again without a reload.";
+    TargetFile, "target-file", Warning, "A file mapped by the target could not be used for names or unwinding.",
+        "Stacks through it may be unnamed or short; see the evidence.";
+    TargetTooBig, "target-too-big", Warning, "The target has more mappings, threads or processes than the agent will look at.",
+        "Name fewer processes (--pick busiest:N); what was left out is counted.";
+    EngineFailed, "engine-failed", Error, "The engine stopped by itself before its time.",
+        "See the evidence; what it had captured is in the result.";
+    // --- budgets and losses
+    BudgetStacks, "budget-stacks", Warning, "There were more distinct stacks than the budget; new ones were counted under [pruned].",
+        "Totals are exact. Raise the budget's stacks_max, or shorten the capture.";
+    BudgetMemory, "budget-memory", Warning, "The agent reached its memory budget and joined seconds together.",
+        "Totals are exact, the time axis is coarser. Raise memory_mb_max or use a faster link.";
+    BudgetBytes, "budget-bytes", Warning, "The agent reached its output budget and ended the capture early.",
+        "Raise output_mb_max, lower the rate, or shorten the capture.";
+    BudgetCpu, "budget-cpu", Warning, "The agent used more CPU than its budget and ended the capture early.",
+        "Lower the rate, or raise cpu_pct_max.";
+    BudgetSeries, "budget-series", Warning, "There were more processes and threads than the agent keeps apart; the rest were joined by role.",
+        "Nothing to do for merged graphs; name fewer targets to see each one.";
+    SamplesLost, "samples-lost", Warning, "Samples were lost, throttled or dropped.",
+        "Shares stay right if the loss is even. Lower --hz if the share is above a few percent.";
+    SamplerSlow, "sampler-slow", Warning, "Handling a sample took longer than its bound, and the sample was dropped and counted.",
+        "Lower --hz, or name fewer targets.";
+    FewSamples, "few-samples", Note, "There are too few samples for fine differences to mean anything.",
+        "Capture longer, or at a higher rate.";
+    NothingCaptured, "nothing-captured", Error, "Not a single stack was captured.",
+        "See the findings of each host; an idle target has no on-CPU stacks.";
+    // --- the end
+    LeaseExpired, "lease-expired", Error, "The agent lost its coordinator and stopped by itself.",
+        "Run `fleetflame collect RUN` to fetch what it still holds.";
+    Interrupted, "interrupted", Warning, "The run was interrupted; what was captured until then is kept.",
+        "Run it again for the whole time.";
+    DiskFull, "disk-full", Error, "A file could not be written because the disk is full or the quota is reached.",
+        "Free some space and run `fleetflame collect RUN` or the capture again.";
+    // --- results and comparison
+    RankingNoErrorBars, "ranking-no-error-bars", Note, "The ranking compares shares only; it has no error bars yet.",
+        "Do not act on small differences; repeat the capture to see whether they stay.";
+    ComparedUnlike, "compared-unlike", Warning, "The two sides were taken differently (engine, mode, event or rate).",
+        "Compare captures of the same engine and rate.";
+    FormatDamaged, "format-damaged", Error, "A file or batch is damaged or not what it claims to be.",
+        "Take it again from its source.";
+    InputSkipped, "input-skipped", Warning, "Some lines of an input were not stacks and were skipped.",
+        "See the examples in the evidence.";
+}
+
+impl FindingCode {
+    /// Finds the code by its text.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|c| c.as_str() == text)
+    }
+}
+
+impl fmt::Display for FindingCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl Serialize for FindingCode {
+    fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.serialize_str(self.as_str())
+    }
+}
+
+impl<'de> Deserialize<'de> for FindingCode {
+    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(d)?;
+        Self::parse(&text)
+            .ok_or_else(|| serde::de::Error::custom(format!("unknown finding code {text:?}")))
+    }
+}
+
+/// Longest evidence that is kept, in bytes: a tool's whole output does not belong in a finding.
+pub const EVIDENCE_BYTES_MAX: usize = 2_000;
+
+/// One finding: its code, where, and the tool's own words.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Finding {
+    /// What kind of finding.
+    pub code: FindingCode,
+    /// The host it was found on; none when it concerns the whole run.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub host: Option<String>,
+    /// What was seen, in the words of the tool or kernel that said it.
+    pub evidence: String,
+    /// What to do; the code's own remedy unless a more exact one was known.
+    pub remedy: String,
+}
+
+impl Finding {
+    /// A finding with the code's own remedy. Control characters are replaced and the evidence is
+    /// cut at [`EVIDENCE_BYTES_MAX`], since it may come from a hostile peer.
+    #[must_use]
+    pub fn new(code: FindingCode, evidence: impl Into<String>) -> Self {
+        Self {
+            code,
+            host: None,
+            evidence: clean(&evidence.into()),
+            remedy: code.remedy().to_owned(),
+        }
+    }
+
+    /// The same finding, on this host.
+    #[must_use]
+    pub fn on(mut self, host: impl Into<String>) -> Self {
+        self.host = Some(host.into());
+        self
+    }
+
+    /// The same finding with a more exact remedy.
+    #[must_use]
+    pub fn with_remedy(mut self, remedy: impl Into<String>) -> Self {
+        self.remedy = clean(&remedy.into());
+        self
+    }
+
+    /// How much it weighs.
+    #[must_use]
+    pub fn severity(&self) -> Severity {
+        self.code.severity()
+    }
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(host) = &self.host {
+            write!(f, "{host}: ")?;
+        }
+        write!(f, "[{}] {}", self.code, self.code.what())?;
+        if !self.evidence.is_empty() {
+            write!(f, " ({})", self.evidence)?;
+        }
+        write!(f, " {}", self.remedy)
+    }
+}
+
+/// Makes text from outside fit for a terminal: no control characters, bounded length.
+fn clean(text: &str) -> String {
+    let mut out = String::with_capacity(text.len().min(EVIDENCE_BYTES_MAX));
+    for c in text.trim().chars() {
+        if out.len() + c.len_utf8() > EVIDENCE_BYTES_MAX {
+            out.push('…');
+            break;
+        }
+        out.push(if c == '\n' || c == '\t' {
+            ' '
+        } else if c.is_control() {
+            '\u{fffd}'
+        } else {
+            c
+        });
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn codes_are_unique_and_parse_back() {
+        let texts: BTreeSet<_> = FindingCode::ALL.iter().map(|c| c.as_str()).collect();
+        assert_eq!(texts.len(), FindingCode::ALL.len());
+        for code in FindingCode::ALL {
+            assert_eq!(FindingCode::parse(code.as_str()), Some(*code));
+            assert!(code.what().ends_with('.') && code.remedy().ends_with('.'));
+        }
+    }
+
+    #[test]
+    fn hostile_evidence_cannot_reach_the_terminal_raw() {
+        let f = Finding::new(
+            FindingCode::HostProtocol,
+            format!("\u{1b}[2J{}", "x".repeat(9_000)),
+        );
+        assert!(!f.evidence.contains('\u{1b}'));
+        assert!(f.evidence.len() <= EVIDENCE_BYTES_MAX + 4);
+    }
+}

@@ -1,0 +1,256 @@
+//! Folded stacks: `frame;frame;frame count` a line, root first. The field's exchange format.
+//!
+//! In: text in any encoding, CRLF or not. Out: a profile without time, and how many lines were
+//! none; and back. Never: a line that is no stack made into a frame.
+
+use crate::profile::{
+    Frame, FrameId, FrameKind, FrameTable, Measure, NodeId, Profile, Series, Tree, Values,
+};
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+/// Longest line that is taken, in bytes.
+pub const LINE_BYTES_MAX: usize = 1 << 20;
+/// Deepest stack that is taken.
+pub const DEPTH_MAX: usize = 4_096;
+
+/// What was read beside the stacks.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FoldedStats {
+    /// Lines with a stack.
+    pub stacks: u64,
+    /// Lines that are none.
+    pub skipped: u64,
+    /// The first few of them, with line numbers, cut short.
+    pub examples: Vec<String>,
+}
+
+/// Reads folded text. `host` names the series that the stacks are put in.
+#[must_use]
+pub fn parse(bytes: &[u8], host: &str) -> (Profile, FoldedStats) {
+    let mut profile = Profile::new("on-cpu", Measure::samples_only());
+    let series = profile.series.intern(&Series {
+        host: host.to_owned(),
+        engine: "folded".into(),
+        ..Series::default()
+    });
+    let mut stats = FoldedStats::default();
+    let mut stack: Vec<FrameId> = Vec::new();
+    for (number, line) in bytes.split(|b| *b == b'\n').enumerate() {
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        if line.iter().all(u8::is_ascii_whitespace) || line.starts_with(b"#") {
+            continue;
+        }
+        match split_count(line) {
+            Some((frames, count)) => {
+                stack.clear();
+                let text = String::from_utf8_lossy(frames);
+                stack.extend(text.split(';').map(|l| profile.frames.intern(&frame(l))));
+                profile.add_stack(series, &stack, &[count, 0, 0]);
+                stats.stacks += 1;
+            }
+            None => {
+                stats.skipped += 1;
+                if stats.examples.len() < 3 {
+                    let text: String = String::from_utf8_lossy(line).chars().take(80).collect();
+                    stats.examples.push(format!("line {}: {text}", number + 1));
+                }
+            }
+        }
+    }
+    (profile, stats)
+}
+
+/// Stack and count of a line; none when it is no folded stack. Fractions are rounded.
+fn split_count(line: &[u8]) -> Option<(&[u8], u64)> {
+    if line.len() > LINE_BYTES_MAX || line.iter().filter(|b| **b == b';').count() >= DEPTH_MAX {
+        return None;
+    }
+    let at = line.iter().rposition(|b| *b == b' ')?;
+    let (frames, count) = (line[..at].trim_ascii(), &line[at + 1..]);
+    let count = std::str::from_utf8(count).ok()?;
+    let plain = count.bytes().all(|b| b.is_ascii_digit() || b == b'.');
+    if frames.is_empty() || !plain {
+        return None;
+    }
+    match count.parse::<u64>() {
+        Ok(count) => Some((frames, count)),
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "digits only, so not negative; saturates"
+        )]
+        Err(_) => count
+            .parse::<f64>()
+            .ok()
+            .map(|c| (frames, c.round() as u64)),
+    }
+}
+
+/// The frame that a label stands for: the inverse of [`Frame::label`] as far as text allows.
+fn frame(label: &str) -> Frame {
+    let clean: String;
+    let label = if label.contains(char::is_control) {
+        clean = label.replace(char::is_control, " ");
+        clean.trim()
+    } else {
+        label.trim()
+    };
+    let (kind, name) = [
+        ("_[k]", FrameKind::Kernel),
+        ("_[j]", FrameKind::Jit),
+        ("_[i]", FrameKind::Inline),
+    ]
+    .into_iter()
+    .find_map(|(suffix, kind)| label.strip_suffix(suffix).map(|name| (kind, name.trim())))
+    .unwrap_or((FrameKind::User, label));
+    if name == "[unknown]" || name.is_empty() {
+        return Frame::unnamed(kind, "", None, 0);
+    }
+    if name == "[pruned]" || name == "[deeper]" {
+        return Frame::marker(name);
+    }
+    if let Some(module) = name.strip_prefix('[') {
+        if let Some((module, address)) = module.split_once("]+0x")
+            && let Ok(address) = u64::from_str_radix(address, 16)
+            && !module.contains(['[', ']'])
+        {
+            return Frame::unnamed(kind, module, None, address);
+        }
+        if let Some(module) = module.strip_suffix(']')
+            && !module.contains(['[', ']'])
+        {
+            return Frame::unnamed(kind, module, None, 0);
+        }
+    }
+    Frame::named(kind, name, "")
+}
+
+/// Writes the rows of one measure as folded text, sorted by bytes. `prefix` stands above every
+/// stack.
+#[must_use]
+pub fn write(
+    tree: &Tree,
+    frames: &FrameTable,
+    rows: &BTreeMap<NodeId, Values>,
+    measure: usize,
+) -> String {
+    let mut lines: BTreeMap<String, u64> = BTreeMap::new();
+    for (node, values) in rows {
+        if values[measure] > 0 {
+            let line = lines.entry(stack_label(tree, frames, *node)).or_default();
+            *line = line.saturating_add(values[measure]);
+        }
+    }
+    render(lines)
+}
+
+/// One node's stack as a folded line's text; an empty stack is `[unknown]`, and so is a name of
+/// nothing but blanks. What [`parse`] would take for a comment gets a blank in front.
+#[must_use]
+pub fn stack_label(tree: &Tree, frames: &FrameTable, node: NodeId) -> String {
+    let mut line = String::new();
+    for frame in tree.stack(node).iter().filter_map(|f| frames.get(*f)) {
+        if !line.is_empty() {
+            line.push(';');
+        }
+        let label = frame.label();
+        let label = label.trim();
+        line.push_str(if label.is_empty() { "[unknown]" } else { label });
+    }
+    if line.is_empty() {
+        line.push_str("[unknown]");
+    } else if line.starts_with('#') {
+        line.insert(0, ' ');
+    }
+    line
+}
+
+/// Lines from stacks and counts.
+#[must_use]
+pub fn render(lines: BTreeMap<String, u64>) -> String {
+    let mut out = String::new();
+    for (stack, count) in lines {
+        let _ = writeln!(out, "{stack} {count}");
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn roundtrip(text: &str) -> (String, FoldedStats) {
+        let (profile, stats) = parse(text.as_bytes(), "h");
+        (
+            write(&profile.tree, &profile.frames, &profile.select(|_| true), 0),
+            stats,
+        )
+    }
+
+    #[test]
+    fn reads_what_the_field_writes() {
+        let (out, stats) = roundtrip("a;b;c 3\r\na;b 1.6\n\n# comment\na;b;c 2\n");
+        assert_eq!(out, "a;b 2\na;b;c 5\n");
+        assert_eq!((stats.stacks, stats.skipped), (3, 0));
+        let (out, stats) = roundtrip("nonsense\na b;c x\nx -1\n 5\nmain;do work(int, char) 7\n");
+        assert_eq!(out, "main;do work(int, char) 7\n");
+        assert_eq!((stats.stacks, stats.skipped), (1, 4));
+        assert!(stats.examples[0].starts_with("line 1: nonsense"));
+    }
+
+    #[test]
+    fn unnamed_and_kernel_frames_keep_their_meaning() {
+        let text = "[nginx]+0x1a2b;[nginx];[unknown];do_syscall_64_[k];[pruned] 4\n";
+        let (profile, _) = parse(text.as_bytes(), "h");
+        let kinds: Vec<_> = profile.frames.as_slice().iter().map(|f| f.kind).collect();
+        assert_eq!(kinds[3], FrameKind::Kernel);
+        assert_eq!(kinds[4], FrameKind::Marker);
+        assert_eq!(profile.frames.as_slice()[0].address, 0x1a2b);
+        assert_eq!(roundtrip(text).0, text);
+    }
+
+    #[test]
+    fn hostile_lines_are_counted_not_kept() {
+        let deep = format!("{} 1\n", "a;".repeat(DEPTH_MAX + 1));
+        let long = format!("{} 1\n", "a".repeat(LINE_BYTES_MAX + 1));
+        let (out, stats) = roundtrip(&(deep + &long + "ok 1\n"));
+        assert_eq!((out.as_str(), stats.skipped), ("ok 1\n", 2));
+    }
+
+    /// Each was found by the fuzz target `folded`.
+    #[test]
+    fn odd_names_are_written_so_that_they_are_read_back() {
+        for (text, written) in [
+            ("\u{1}a 1\n", "a 1\n"),
+            ("\u{1} 1\nb 2\n", "[unknown] 1\nb 2\n"),
+            (" #a;b 3\n", " #a;b 3\n"),
+            ("\u{1}#a 3\n", " #a 3\n"),
+            ("[[]+0x0 4\n", "[[]+0x0 4\n"),
+            ("a\u{85};b\u{9b}2J 5\n", "a;b 2J 5\n"),
+        ] {
+            let (once, _) = roundtrip(text);
+            assert_eq!(once, written, "{text:?}");
+            assert_eq!(roundtrip(&once).0, once, "{text:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_give_a_profile_and_writing_is_stable(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
+            let (profile, _) = parse(&bytes, "h");
+            let once = write(&profile.tree, &profile.frames, &profile.select(|_| true), 0);
+            let (twice, _) = roundtrip(&once);
+            prop_assert_eq!(once, twice);
+        }
+
+        #[test]
+        fn counts_are_conserved(lines in prop::collection::vec(("[a-z]{1,3}(;[a-z]{1,3}){0,5}", 0_u64..1000), 0..30)) {
+            let text: String = lines.iter().map(|(s, c)| format!("{s} {c}\n")).collect();
+            let (profile, stats) = parse(text.as_bytes(), "h");
+            prop_assert_eq!(profile.grand_total()[0], lines.iter().map(|l| l.1).sum::<u64>());
+            prop_assert_eq!(stats.stacks, lines.len() as u64);
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! Orders over the wire. In: orders. Out: messages, and back.
+//! Never: an order that leaves something open.
+
+use super::{BadMessage, bad, run_id};
+use crate::v1;
+use model::order::{Budgets, Simulated};
+use model::{CaptureOrder, HostName};
+
+impl From<&CaptureOrder> for v1::CaptureOrder {
+    fn from(o: &CaptureOrder) -> Self {
+        Self {
+            run: o.run.to_string(),
+            host: o.host.to_string(),
+            engine: o.engine.to_string(),
+            probe: o.probe.to_string(),
+            event: o.event.to_string(),
+            targets: o.targets.iter().map(ToString::to_string).collect(),
+            pick: o.pick.to_string(),
+            sample_hz: o.sample_hz,
+            duration_ms: o.duration_ms,
+            kernel: o.kernel,
+            budgets: Some(v1::Budgets {
+                cpu_pct_max: o.budgets.cpu_pct_max,
+                memory_mb_max: o.budgets.memory_mb_max,
+                stacks_max: o.budgets.stacks_max,
+                output_mb_max: o.budgets.output_mb_max,
+            }),
+            lease_ms: o.lease_ms,
+            simulated: o.simulated.as_ref().map(|s| v1::Simulated {
+                seed: s.seed,
+                processes: s.processes,
+                stacks: s.stacks,
+                child: s.child,
+                arm_ms: s.arm_ms,
+            }),
+        }
+    }
+}
+
+impl TryFrom<v1::CaptureOrder> for CaptureOrder {
+    type Error = BadMessage;
+    fn try_from(o: v1::CaptureOrder) -> Result<Self, BadMessage> {
+        let budgets = o.budgets.ok_or_else(|| bad("order", "it has no budgets"))?;
+        if o.targets.is_empty() || o.targets.len() > 1_024 {
+            return Err(bad("order", format!("{} targets", o.targets.len())));
+        }
+        let targets: Result<Vec<_>, String> = o.targets.iter().map(|t| t.parse()).collect();
+        Ok(Self {
+            run: run_id(&o.run)?,
+            host: HostName::new(o.host).map_err(|e| bad("host", e))?,
+            engine: o.engine.parse().map_err(|e| bad("engine", e))?,
+            probe: o.probe.parse().map_err(|e| bad("probe", e))?,
+            event: o.event.parse().map_err(|e| bad("event", e))?,
+            targets: targets.map_err(|e| bad("target", e))?,
+            pick: o.pick.parse().map_err(|e| bad("pick", e))?,
+            sample_hz: o.sample_hz,
+            duration_ms: o.duration_ms,
+            kernel: o.kernel,
+            budgets: Budgets {
+                cpu_pct_max: budgets.cpu_pct_max,
+                memory_mb_max: budgets.memory_mb_max,
+                stacks_max: budgets.stacks_max,
+                output_mb_max: budgets.output_mb_max,
+            },
+            lease_ms: o.lease_ms,
+            simulated: o.simulated.map(|s| Simulated {
+                seed: s.seed,
+                processes: s.processes,
+                stacks: s.stacks,
+                child: s.child,
+                arm_ms: s.arm_ms,
+            }),
+        })
+    }
+}

@@ -1,0 +1,250 @@
+//! Writes the seed corpora: `cargo run --example seeds` in tests/fuzz. In: nothing. Out: files in
+//! corpus/TARGET. Never: two runs that differ, or 200 KB in all.
+
+use model::format::ffz::{Head, encode_profile, encode_segment};
+use model::profile::{
+    CounterKind, CounterSource, Frame, FrameId, FrameKind, IdMap, Keep, Measure, Process, Profile,
+    Recorder, RecorderLimits, Series,
+};
+use std::path::{Path, PathBuf};
+
+fn main() -> std::io::Result<()> {
+    ffz()?;
+    folded()?;
+    batch()?;
+    yaml()?;
+    records()?;
+    elf()
+}
+
+fn seed(target: &str, name: &str, bytes: &[u8]) -> std::io::Result<()> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("corpus")
+        .join(target);
+    std::fs::create_dir_all(&folder)?;
+    std::fs::write(folder.join(name), bytes)
+}
+
+fn recorder() -> Recorder {
+    let mut recorder = Recorder::new("h", Measure::on_cpu(), RecorderLimits::default());
+    for pid in 1..4 {
+        let process = Process {
+            pid,
+            role: "nginx: worker".into(),
+            worker: Some(pid),
+            ..Process::default()
+        };
+        let series = recorder.series(&Series {
+            host: "h".into(),
+            process,
+            ..Series::default()
+        });
+        let kinds = [
+            FrameKind::User,
+            FrameKind::Kernel,
+            FrameKind::Lua,
+            FrameKind::Inline,
+        ];
+        let frames: Vec<FrameId> = kinds
+            .into_iter()
+            .zip(["main", "do_syscall_64", "access", "memcpy"])
+            .map(|(kind, name)| Frame::named(kind, name, "nginx"))
+            .chain([Frame::unnamed(FrameKind::User, "nginx", None, 0x1a2b)])
+            .map(|frame| recorder.frame(&frame))
+            .collect();
+        for depth in 0..frames.len() {
+            recorder.add_stack(series, pid * 2, &frames[..depth], &[1, 10_101_010, 0]);
+        }
+        recorder.count(
+            CounterSource::Series(series),
+            pid,
+            CounterKind::CpuNs,
+            9_000_000,
+        );
+        recorder.count(CounterSource::Host, pid, CounterKind::Lost, 1);
+    }
+    recorder
+}
+
+/// Whole documents for mode 0, and the document language of src/document.rs for mode 2.
+fn ffz() -> std::io::Result<()> {
+    let head = Head {
+        probe: "on-cpu".into(),
+        measures: Measure::on_cpu(),
+    };
+    let segment = recorder().take(usize::MAX);
+    let bytes = encode_segment(&head, &segment).map_err(std::io::Error::other)?;
+    seed("ffz", "segment", &[&[0], &bytes[..]].concat())?;
+    let mut profile = Profile::new("on-cpu", Measure::on_cpu());
+    profile
+        .absorb(&mut IdMap::default(), "h", &segment, Keep::Cells)
+        .map_err(std::io::Error::other)?;
+    let bytes = encode_profile(&profile).map_err(std::io::Error::other)?;
+    seed("ffz", "profile", &[&[0], &bytes[..]].concat())?;
+    seed("ffz", "built", &[&[2], &small_document()[..]].concat())?;
+    seed(
+        "ffz",
+        "repeated",
+        &[
+            2, 1, 14, 0, 1, b'p', 1, 1, b's', 5, b'c', b'o', b'u', b'n', b't', 0, 1, 0, 12, 1, 0,
+            0xff, 0xff, 0,
+        ],
+    )
+}
+
+/// Head, one frame, one node, one series, totals, cells, counters, end.
+fn small_document() -> Vec<u8> {
+    let blocks: [(u8, &[u8]); 6] = [
+        (1, b"\x01p\x01\x07samples\x05count\x00\x01\x00"),
+        (2, b"\x02\x01h\x00\x01\x00\x00\x01\x01\x00\x01\x00\x01\x01\x00\x01\x00\x01\x01\x01\x01\x01\x01\x07\x05\x00\x00\x00"),
+        (3, b"\x00\x01\x01\x07"),
+        (4, b"\x00\x03\x01\x01\x07"),
+        (5, b"\x01\x01h\x01\x00\x00\x03\x03\x02"),
+        (6, b"\x00"),
+    ];
+    blocks
+        .iter()
+        .flat_map(|(kind, content)| [&[*kind, content.len() as u8, 0], *content].concat())
+        .collect()
+}
+
+fn folded() -> std::io::Result<()> {
+    seed(
+        "folded",
+        "field",
+        b"a;b;c 3\r\na;b 1.6\n\n# comment\nmain;do work(int, char) 7\n",
+    )?;
+    seed(
+        "folded",
+        "unnamed",
+        b"[nginx]+0x1a2b;[nginx];[unknown];do_syscall_64_[k];[pruned] 4\n",
+    )?;
+    seed(
+        "folded",
+        "lua",
+        b"nginx: worker;ngx_http_lua_run_thread;a/handler.lua:42 access_[j] 12\n",
+    )?;
+    seed(
+        "folded",
+        "odd",
+        b"\x01a 1\n #x 2\n[[]+0x0 3\n;; 4\nx 99999999999999999999\n",
+    )
+}
+
+fn batch() -> std::io::Result<()> {
+    let document = small_document();
+    let len = (document.len() as u16).to_le_bytes();
+    seed(
+        "batch",
+        "hostile",
+        &[&[0], &len[..], &document, &len, &document].concat(),
+    )?;
+    let mut honest = vec![1, 40, 3];
+    for i in 0..12_u8 {
+        honest.extend_from_slice(&[i % 4, i, i * 3, 4, i, i + 1, i + 2, i + 3, 9]);
+        honest.extend_from_slice(&u64::from(i).to_le_bytes());
+        honest.extend_from_slice(&[7, 3]);
+    }
+    honest.extend_from_slice(&[4, 1, 5, 0, 0, 0, 0, 0, 0, 0, 5, 6, 2, 7, 9]);
+    seed("batch", "honest", &honest)
+}
+
+fn yaml() -> std::io::Result<()> {
+    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../coordinator/src/spec");
+    seed(
+        "job_yaml",
+        "example",
+        &std::fs::read(examples.join("example-capture.yaml"))?,
+    )?;
+    seed(
+        "job_yaml",
+        "local",
+        b"version: 1\nhosts: [{name: a, local: true}]\ntargets: [nginx, pid:7]\npick: busiest:2\n",
+    )?;
+    seed(
+        "job_yaml",
+        "aliases",
+        b"version: 1\nhosts: &h [{name: a, local: true}]\ntargets: *h\n",
+    )?;
+    seed(
+        "policy_yaml",
+        "example",
+        &std::fs::read(examples.join("example-policy.yaml"))?,
+    )?;
+    seed(
+        "policy_yaml",
+        "short",
+        b"version: 1\nengines: [native, simulated]\nallow_ptrace: true\n",
+    )?;
+    seed(
+        "policy_yaml",
+        "aliases",
+        b"version: &v 1\ncaptures_max: *v\n? [a]\n: |\n  text\n",
+    )
+}
+
+/// Records in the layout of include/uapi/linux/perf_event.h.
+fn records() -> std::io::Result<()> {
+    let record = |kind: u32, words: &[u64]| -> Vec<u8> {
+        let size = 8 + words.len() as u64 * 8;
+        std::iter::once(u64::from(kind) | size << 48)
+            .chain(words.iter().copied())
+            .flat_map(u64::to_ne_bytes)
+            .collect()
+    };
+    let mut sample = vec![0xffff_8000_0000_1000, (8 << 32) | 7, 123, 1_000_000];
+    sample.extend([2, u64::MAX - 127, 0xffff_8000_0000_1000, 2]);
+    sample.extend(0x1000..0x1014);
+    sample.extend([16, 0xaa, 0xbb, 16]);
+    seed("native_records", "sample", &record(9, &sample))?;
+    seed(
+        "native_records",
+        "comm",
+        &record(3, &[(6 << 32) | 5, 0x6161, (6 << 32) | 5, 99]),
+    )?;
+    seed(
+        "native_records",
+        "fork",
+        &record(7, &[(1 << 32) | 2, (1 << 32) | 2, 77, 0, 77]),
+    )?;
+    seed(
+        "native_records",
+        "mmap2",
+        &record(10, &[7, 0x40_0000, 0x1000, 0, 0, 0]),
+    )?;
+    seed("native_records", "lost", &record(2, &[1, 42]))
+}
+
+/// The smallest C program that the compiler makes, and its unwind tables alone.
+fn elf() -> std::io::Result<()> {
+    let folder: PathBuf =
+        std::env::temp_dir().join(format!("fleetflame-seeds-{}", std::process::id()));
+    std::fs::create_dir_all(&folder)?;
+    let (source, object) = (folder.join("a.c"), folder.join("a.so"));
+    std::fs::write(&source, "int g(int); int f(int a) { return g(a) + 1; }\n")?;
+    let flags = [
+        "-shared",
+        "-nostdlib",
+        "-Os",
+        "-fPIC",
+        "-Wl,--build-id=sha1",
+        "-Wl,-z,noseparate-code",
+    ];
+    let status = std::process::Command::new("gcc")
+        .args(flags)
+        .arg(&source)
+        .arg("-o")
+        .arg(&object)
+        .status()?;
+    assert!(status.success(), "gcc failed");
+    let image = std::fs::read(&object)?;
+    std::fs::remove_dir_all(&folder)?;
+    seed("native_elf", "shared", &[&[0], &image[..]].concat())?;
+    // One CIE with augmentation "zR", one FDE, the end; as gcc writes them for x86-64.
+    let mut frames =
+        b"\x14\0\0\0\0\0\0\0\x01zR\0\x01\x78\x10\x01\x1b\x0c\x07\x08\x90\x01\0\0".to_vec();
+    frames.extend_from_slice(
+        b"\x18\0\0\0\x1c\0\0\0\x10\0\0\0\x40\0\0\0\0\x41\x0e\x10\x86\x02\x43\x0d\x06\0\0\0\0\0\0\0",
+    );
+    seed("native_elf", "eh_frame", &[&[1], &frames[..]].concat())
+}
