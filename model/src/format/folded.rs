@@ -3,14 +3,15 @@
 //! In: text in any encoding, CRLF or not. Out: a profile without time, and how many lines were
 //! none; and back. Never: a line that is no stack made into a frame.
 
+use super::fold::{Fold, FoldLimits};
+use super::import::{ByLine, ImportStats, Intake, LineReader, Reader as _};
+use super::lines::Line;
 use crate::profile::{
-    Frame, FrameId, FrameKind, FrameTable, Measure, NodeId, Profile, Series, Tree, Values,
+    Frame, FrameId, FrameKind, FrameTable, NodeId, Profile, SeriesId, Tree, Values,
 };
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-/// Longest line that is taken, in bytes.
-pub const LINE_BYTES_MAX: usize = 1 << 20;
 /// Deepest stack that is taken.
 pub const DEPTH_MAX: usize = 4_096;
 
@@ -25,48 +26,73 @@ pub struct FoldedStats {
     pub examples: Vec<String>,
 }
 
-/// Reads folded text. `host` names the series that the stacks are put in.
+/// Reads folded text that is in memory. `host` names the series that the stacks are put in.
 #[must_use]
 pub fn parse(bytes: &[u8], host: &str) -> (Profile, FoldedStats) {
-    let mut profile = Profile::new("on-cpu", Measure::samples_only());
-    let series = profile.series.intern(&Series {
-        host: host.to_owned(),
-        engine: "folded".into(),
-        ..Series::default()
-    });
-    let mut stats = FoldedStats::default();
-    let mut stack: Vec<FrameId> = Vec::new();
-    for (number, line) in bytes.split(|b| *b == b'\n').enumerate() {
-        let line = line.strip_suffix(b"\r").unwrap_or(line);
-        if line.iter().all(u8::is_ascii_whitespace) || line.starts_with(b"#") {
-            continue;
+    let mut into = Intake {
+        fold: Fold::new(host, "folded", FoldLimits::default()),
+        stats: ImportStats::default(),
+    };
+    let mut reader = ByLine::new(FoldedReader::default());
+    // A line that is no stack is no error, and there are no others.
+    let _ = reader.feed(bytes, &mut into);
+    let _ = reader.end(&mut into);
+    let foreign = &into.stats.foreign;
+    let stats = FoldedStats {
+        stacks: into.stats.stacks,
+        skipped: foreign.lines(),
+        examples: foreign
+            .kinds()
+            .flat_map(|(_, l)| l.examples.clone())
+            .collect(),
+    };
+    (into.fold.into_profile(), stats)
+}
+
+/// Reads folded text line by line.
+#[derive(Debug, Default)]
+pub struct FoldedReader {
+    series: Option<SeriesId>,
+    stack: Vec<FrameId>,
+}
+
+impl LineReader for FoldedReader {
+    fn line(&mut self, line: Line<'_>, into: &mut Intake) {
+        if line.bytes.trim_ascii().is_empty() || line.bytes.starts_with(b"#") {
+            return;
         }
-        match split_count(line) {
-            Some((frames, count)) => {
-                stack.clear();
-                let text = String::from_utf8_lossy(frames);
-                stack.extend(text.split(';').map(|l| profile.frames.intern(&frame(l))));
-                profile.add_stack(series, &stack, &[count, 0, 0]);
-                stats.stacks += 1;
-            }
-            None => {
-                stats.skipped += 1;
-                if stats.examples.len() < 3 {
-                    let text: String = String::from_utf8_lossy(line).chars().take(80).collect();
-                    stats.examples.push(format!("line {}: {text}", number + 1));
-                }
-            }
+        let split = if line.is_cut() {
+            None
+        } else {
+            split_count(line.bytes)
+        };
+        let Some((frames, count)) = split else {
+            into.stats
+                .foreign
+                .add("lines without a stack and a count", line);
+            return;
+        };
+        let fold = &mut into.fold;
+        let series = *self.series.get_or_insert_with(|| fold.whole());
+        self.stack.clear();
+        let mut from = 0;
+        for end in memchr::memchr_iter(b';', frames).chain([frames.len()]) {
+            self.stack.push(fold.label(&frames[from..end]));
+            from = end + 1;
         }
+        fold.add_root_first(series, &self.stack, &[count, 0, 0]);
+        into.stats.stacks += 1;
     }
-    (profile, stats)
+
+    fn end(&mut self, _: &mut Intake) {}
 }
 
 /// Stack and count of a line; none when it is no folded stack. Fractions are rounded.
 fn split_count(line: &[u8]) -> Option<(&[u8], u64)> {
-    if line.len() > LINE_BYTES_MAX || line.iter().filter(|b| **b == b';').count() >= DEPTH_MAX {
+    if memchr::memchr_iter(b';', line).count() >= DEPTH_MAX {
         return None;
     }
-    let at = line.iter().rposition(|b| *b == b' ')?;
+    let at = memchr::memrchr(b' ', line)?;
     let (frames, count) = (line[..at].trim_ascii(), &line[at + 1..]);
     let count = std::str::from_utf8(count).ok()?;
     let plain = count.bytes().all(|b| b.is_ascii_digit() || b == b'.');
@@ -88,7 +114,7 @@ fn split_count(line: &[u8]) -> Option<(&[u8], u64)> {
 }
 
 /// The frame that a label stands for: the inverse of [`Frame::label`] as far as text allows.
-fn frame(label: &str) -> Frame {
+pub(super) fn frame(label: &str) -> Frame {
     let clean: String;
     let label = if label.contains(char::is_control) {
         clean = label.replace(char::is_control, " ");
@@ -214,7 +240,10 @@ mod tests {
     #[test]
     fn hostile_lines_are_counted_not_kept() {
         let deep = format!("{} 1\n", "a;".repeat(DEPTH_MAX + 1));
-        let long = format!("{} 1\n", "a".repeat(LINE_BYTES_MAX + 1));
+        let long = format!(
+            "{} 1\n",
+            "a".repeat(super::super::lines::LINE_BYTES_MAX + 1)
+        );
         let (out, stats) = roundtrip(&(deep + &long + "ok 1\n"));
         assert_eq!((out.as_str(), stats.skipped), ("ok 1\n", 2));
     }

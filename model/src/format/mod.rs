@@ -2,5 +2,14 @@
 //!
 //! Never: a file, a socket, or memory without a bound that the caller set.
 
+pub mod bpftrace;
+pub mod dtrace;
 pub mod ffz;
+pub mod fold;
 pub mod folded;
+pub mod import;
+pub mod lines;
+pub mod perf_script;
+pub mod pprof;
+pub mod speedscope;
+pub mod stap;

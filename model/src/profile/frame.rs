@@ -271,6 +271,12 @@ impl FrameTable {
         id
     }
 
+    /// The id of `frame`, if its key is there.
+    #[must_use]
+    pub fn find(&self, frame: &Frame) -> Option<FrameId> {
+        self.by_key.get(&frame.key()).copied()
+    }
+
     /// The frame with this number.
     #[must_use]
     pub fn get(&self, id: FrameId) -> Option<&Frame> {

@@ -4,7 +4,10 @@
 //! higher number than its child (so a tree can be read in one pass and cannot be cyclic).
 
 use super::FrameId;
-use foldhash::HashMap;
+use foldhash::fast::RandomState;
+use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
+use std::hash::{BuildHasher as _, Hasher as _};
 
 /// Number of a node in one profile's tree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -22,11 +25,21 @@ pub struct Node {
     pub frame: FrameId,
 }
 
+fn hash(state: &RandomState, node: Node) -> u64 {
+    let mut hasher = state.build_hasher();
+    hasher.write_u64(u64::from(node.parent.0) << 32 | u64::from(node.frame.0));
+    hasher.finish()
+}
+
 /// The nodes by number; node 0 is [`ROOT`]. Append-only.
 #[derive(Clone, Debug)]
 pub struct Tree {
     nodes: Vec<Node>,
-    children: HashMap<(NodeId, FrameId), NodeId>,
+    /// Node numbers by (parent, frame), which stand in `nodes` and are not repeated here: with some
+    /// free room 7 bytes a node.
+    children: HashTable<NodeId>,
+    /// Of this process: a peer cannot choose nodes that collide.
+    state: RandomState,
 }
 
 impl Default for Tree {
@@ -37,7 +50,8 @@ impl Default for Tree {
         };
         Self {
             nodes: vec![root],
-            children: HashMap::default(),
+            children: HashTable::new(),
+            state: RandomState::default(),
         }
     }
 }
@@ -46,17 +60,26 @@ impl Tree {
     /// The child of `parent` with `frame`, if it is there.
     #[must_use]
     pub fn child(&self, parent: NodeId, frame: FrameId) -> Option<NodeId> {
-        self.children.get(&(parent, frame)).copied()
+        let node = Node { parent, frame };
+        let same = |id: &NodeId| self.nodes[id.0 as usize] == node;
+        self.children.find(hash(&self.state, node), same).copied()
     }
 
     /// The child of `parent` with `frame`, which is added when it is new.
     pub fn intern(&mut self, parent: NodeId, frame: FrameId) -> NodeId {
-        let next = NodeId(u32::try_from(self.nodes.len()).unwrap_or(u32::MAX));
-        let id = *self.children.entry((parent, frame)).or_insert(next);
-        if id == next {
-            self.nodes.push(Node { parent, frame });
+        let node = Node { parent, frame };
+        let (nodes, state) = (&mut self.nodes, &self.state);
+        let same = |id: &NodeId| nodes[id.0 as usize] == node;
+        let hash_of = |id: &NodeId| hash(state, nodes[id.0 as usize]);
+        match self.children.entry(hash(state, node), same, hash_of) {
+            Entry::Occupied(there) => *there.get(),
+            Entry::Vacant(room) => {
+                let id = NodeId(u32::try_from(nodes.len()).unwrap_or(u32::MAX));
+                room.insert(id);
+                nodes.push(node);
+                id
+            }
         }
-        id
     }
 
     /// The node with this number; the root has none.

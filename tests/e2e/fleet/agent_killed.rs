@@ -42,7 +42,9 @@ fn the_keeper_ends_what_a_killed_agent_started() -> Result<()> {
     // The host that is to die has sent something that is kept: samples were heard of before that,
     // and from the other host too.
     let spool = out.join("spool/killed.spool");
-    let kept = within(CAPTURE, || spool.metadata().is_ok_and(|file| file.len() > 0));
+    let kept = within(CAPTURE, || {
+        spool.metadata().is_ok_and(|file| file.len() > 0)
+    });
     assert!(kept.is_some(), "nothing of the host arrived");
     let killed = fleet.hosts[1].agent()?.pid();
     let child = sleeper(killed).context("the engine has started no child")?;

@@ -39,3 +39,25 @@ pub struct Head {
 
 #[cfg(test)]
 mod tests;
+
+/// Reads ffz as an import: totals only.
+#[derive(Debug)]
+pub struct FfzReader;
+
+impl super::import::WholeReader for FfzReader {
+    const WORD: &'static str = "ffz";
+
+    fn read(
+        &self,
+        bytes: &[u8],
+        _: &mut super::import::Intake,
+    ) -> Result<Option<crate::profile::Profile>, super::import::ImportError> {
+        let profile = decode_profile(bytes, Limits::FILE, Want::Totals);
+        let profile = profile.map_err(|e| super::import::ImportError::Damaged {
+            format: Self::WORD,
+            at: 0,
+            what: e.to_string(),
+        })?;
+        Ok(Some(profile))
+    }
+}

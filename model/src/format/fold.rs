@@ -1,0 +1,360 @@
+//! Folding: stacks as a reader meets them become one call tree with counts.
+//!
+//! In: frames by their text and stacks of frame ids, in any number. Out: a [`Profile`] without time,
+//! whose memory is bounded by [`FoldLimits`] whatever the input holds. Never: a lost count: over the
+//! budget a stack is counted at its deepest known node under `[pruned]`, and [`Fold::pruned`] says
+//! how much.
+//!
+//! A reader asks for each frame by the part of its line that names the function. That part is looked
+//! up in a table of bytes first, so that a frame is decoded, cleaned and allocated once, not once a
+//! line.
+
+use crate::profile::{
+    Frame, FrameId, FrameKind, Measure, Profile, Series, SeriesId, Values, add_values,
+};
+use foldhash::fast::RandomState;
+use hashbrown::HashTable;
+use std::hash::{BuildHasher as _, Hasher as _};
+
+/// Bounds of a fold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FoldLimits {
+    /// Most nodes of the call tree before stacks are pruned.
+    pub nodes_max: usize,
+    /// Most bytes of distinct frame texts; a new frame beyond them is `[pruned]`.
+    pub text_bytes_max: usize,
+    /// Deepest stack; what lies beyond (towards the leaf) is counted under `[deeper]`.
+    pub depth_max: usize,
+    /// Most series; a new one beyond them is counted in one that has the host's name only.
+    pub series_max: usize,
+}
+
+impl Default for FoldLimits {
+    fn default() -> Self {
+        Self {
+            nodes_max: 1 << 20,
+            text_bytes_max: 64 << 20,
+            depth_max: 4_096,
+            series_max: 4_096,
+        }
+    }
+}
+
+/// A text that was met before, and its frame. The text lies in [`Fold::texts`].
+#[derive(Clone, Copy, Debug)]
+struct Known {
+    start: u32,
+    name_len: u32,
+    module_len: u32,
+    /// The frame's kind, or [`LABEL`].
+    tag: u8,
+    frame: FrameId,
+}
+
+/// Tag of a text that is a whole folded label and says its kind itself.
+const LABEL: u8 = u8::MAX;
+
+/// Stands for a frame whose text is over the budget; in no table and in no tree.
+const PRUNED: FrameId = FrameId(u32::MAX);
+
+/// Accumulates stacks. See the module.
+#[derive(Debug)]
+pub struct Fold {
+    profile: Profile,
+    host: String,
+    engine: String,
+    limits: FoldLimits,
+    texts: Vec<u8>,
+    known: HashTable<Known>,
+    hasher: RandomState,
+    pruned: Values,
+    deeper: Values,
+    turned: Vec<FrameId>,
+}
+
+impl Fold {
+    /// An empty fold. `host` and `engine` (a word such as `stap`) name the series.
+    #[must_use]
+    pub fn new(host: &str, engine: &str, limits: FoldLimits) -> Self {
+        let profile = Profile::new("on-cpu", Measure::samples_only());
+        Self {
+            profile,
+            host: host.to_owned(),
+            engine: engine.to_owned(),
+            limits,
+            texts: Vec::new(),
+            known: HashTable::new(),
+            // Fixed: only memory and speed depend on it, and both are bounded above. A hostile
+            // input that collides on purpose costs the operator's own time, not another's.
+            hasher: RandomState::default(),
+            pruned: Values::default(),
+            deeper: Values::default(),
+            turned: Vec::new(),
+        }
+    }
+
+    /// Says what the values mean, before any stack is added; the default is `samples`/count.
+    pub fn measured(&mut self, probe: &str, measures: Vec<Measure>) {
+        probe.clone_into(&mut self.profile.probe);
+        self.profile.measures = measures;
+    }
+
+    /// Says where the stacks come from, before any series is asked for.
+    pub fn from_engine(&mut self, engine: &str) {
+        engine.clone_into(&mut self.engine);
+    }
+
+    /// The series of everything that has no process of its own.
+    pub fn whole(&mut self) -> SeriesId {
+        let series = Series {
+            host: self.host.clone(),
+            engine: self.engine.clone(),
+            ..Series::default()
+        };
+        self.profile.series.intern(&series)
+    }
+
+    /// A series; host and engine are filled in where they are empty. Readers keep the id of the
+    /// last one instead of asking for each stack.
+    pub fn series(&mut self, series: &Series) -> SeriesId {
+        let mut series = series.clone();
+        if series.host.is_empty() {
+            series.host.clone_from(&self.host);
+        }
+        if series.engine.is_empty() {
+            series.engine.clone_from(&self.engine);
+        }
+        if let Some(id) = self.profile.series.find(&series) {
+            return id;
+        }
+        if self.profile.series.len() >= self.limits.series_max {
+            return self.whole();
+        }
+        self.profile.series.intern(&series)
+    }
+
+    /// The frame of a function by name and module, both as they stand in the input. A name of
+    /// nothing but blanks is an unnamed frame of its module. The module's path is cut to its base
+    /// name.
+    pub fn frame(&mut self, kind: FrameKind, name: &[u8], module: &[u8]) -> FrameId {
+        self.by_text(kind as u8, name, module, |name, module| {
+            let (name, module) = (clean(name), clean(base_name(module)));
+            if name.is_empty() {
+                Frame::unnamed(kind, module, None, 0)
+            } else {
+                Frame::named(kind, name, module)
+            }
+        })
+    }
+
+    /// The frame that a folded label stands for.
+    pub fn label(&mut self, label: &[u8]) -> FrameId {
+        self.by_text(LABEL, label, b"", |label, _| {
+            super::folded::frame(&String::from_utf8_lossy(label))
+        })
+    }
+
+    /// A frame that says more than its name and module do. Slower than [`Fold::frame`].
+    pub fn whole_frame(&mut self, frame: &Frame) -> FrameId {
+        let bytes = frame.name.len() + frame.module.len() + frame.file.len() + size_of::<Frame>();
+        if self.texts.len().saturating_add(bytes) > self.limits.text_bytes_max {
+            return self.profile.frames.find(frame).unwrap_or(PRUNED);
+        }
+        let before = self.profile.frames.len();
+        let id = self.profile.frames.intern(frame);
+        if self.profile.frames.len() > before {
+            // Nothing looks these bytes up; they only make the budget count.
+            self.texts.resize(self.texts.len() + bytes, 0);
+        }
+        id
+    }
+
+    fn by_text(
+        &mut self,
+        tag: u8,
+        name: &[u8],
+        module: &[u8],
+        make: impl FnOnce(&[u8], &[u8]) -> Frame,
+    ) -> FrameId {
+        let mut hasher = self.hasher.build_hasher();
+        hasher.write(name);
+        hasher.write(module);
+        hasher.write_u8(tag);
+        let hash = hasher.finish();
+        let texts = &self.texts;
+        let same = |known: &Known| {
+            let (start, name_len) = (known.start as usize, known.name_len as usize);
+            known.tag == tag
+                && name_len == name.len()
+                && known.module_len as usize == module.len()
+                && texts[start..start + name_len] == *name
+                && texts[start + name_len..start + name_len + module.len()] == *module
+        };
+        if let Some(known) = self.known.find(hash, same) {
+            return known.frame;
+        }
+        let (start, room) = (self.texts.len(), name.len() + module.len());
+        if start + room > self.limits.text_bytes_max.min(u32::MAX as usize) {
+            return PRUNED;
+        }
+        let frame = self.profile.frames.intern(&make(name, module));
+        self.texts.extend_from_slice(name);
+        self.texts.extend_from_slice(module);
+        let fits = |len: usize| u32::try_from(len).unwrap_or(u32::MAX); // below text_bytes_max
+        let known = Known {
+            start: fits(start),
+            name_len: fits(name.len()),
+            module_len: fits(module.len()),
+            tag,
+            frame,
+        };
+        let (texts, state) = (&self.texts, &self.hasher);
+        self.known.insert_unique(hash, known, |known| {
+            let start = known.start as usize;
+            let end = start + known.name_len as usize;
+            let mut hasher = state.build_hasher();
+            hasher.write(&texts[start..end]);
+            hasher.write(&texts[end..end + known.module_len as usize]);
+            hasher.write_u8(known.tag);
+            hasher.finish()
+        });
+        frame
+    }
+
+    /// Adds one stack whose first frame is the leaf, as tracers print them.
+    pub fn add_leaf_first(&mut self, series: SeriesId, leaf_first: &[FrameId], values: &Values) {
+        let mut turned = std::mem::take(&mut self.turned);
+        turned.clear();
+        turned.extend(leaf_first.iter().rev());
+        self.add_root_first(series, &turned, values);
+        self.turned = turned;
+    }
+
+    /// Adds one stack whose first frame is the root.
+    pub fn add_root_first(&mut self, series: SeriesId, root_first: &[FrameId], values: &Values) {
+        let Profile { tree, frames, .. } = &mut self.profile;
+        let mut at = crate::profile::ROOT;
+        for (depth, &frame) in root_first.iter().enumerate() {
+            if let Some(child) = tree.child(at, frame) {
+                at = child;
+                continue;
+            }
+            let (cut, marker) = if frame == PRUNED || tree.len() >= self.limits.nodes_max {
+                (&mut self.pruned, "[pruned]")
+            } else if depth >= self.limits.depth_max {
+                (&mut self.deeper, "[deeper]")
+            } else {
+                at = tree.intern(at, frame);
+                continue;
+            };
+            add_values(cut, values);
+            at = tree.intern(at, frames.intern(&Frame::marker(marker)));
+            break;
+        }
+        let totals = self.profile.totals.entry(series).or_default();
+        add_values(totals.entry(at).or_default(), values);
+    }
+
+    /// What was counted under `[pruned]` because a budget was full.
+    #[must_use]
+    pub fn pruned(&self) -> Values {
+        self.pruned
+    }
+
+    /// What was counted under `[deeper]`.
+    #[must_use]
+    pub fn deeper(&self) -> Values {
+        self.deeper
+    }
+
+    /// Nodes of the call tree so far.
+    #[must_use]
+    pub fn nodes(&self) -> usize {
+        self.profile.tree.len()
+    }
+
+    /// The profile.
+    #[must_use]
+    pub fn into_profile(self) -> Profile {
+        self.profile
+    }
+}
+
+/// A name as text: any encoding, without control characters, without blanks around it.
+fn clean(bytes: &[u8]) -> String {
+    let text = String::from_utf8_lossy(bytes);
+    if text.contains(char::is_control) {
+        text.replace(char::is_control, " ").trim().to_owned()
+    } else {
+        text.trim().to_owned()
+    }
+}
+
+/// What follows the last slash; all of it where nothing does.
+fn base_name(path: &[u8]) -> &[u8] {
+    match memchr::memrchr(b'/', path) {
+        Some(at) if at + 1 < path.len() => &path[at + 1..],
+        _ => path,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn small(nodes_max: usize, text_bytes_max: usize, depth_max: usize) -> Fold {
+        let limits = FoldLimits {
+            nodes_max,
+            text_bytes_max,
+            depth_max,
+            series_max: 3,
+        };
+        Fold::new("h", "stap", limits)
+    }
+
+    fn folded(fold: Fold) -> String {
+        let profile = fold.into_profile();
+        super::super::folded::write(&profile.tree, &profile.frames, &profile.select(|_| true), 0)
+    }
+
+    #[test]
+    fn the_same_text_is_one_frame_and_the_same_stack_one_node() {
+        let mut fold = Fold::new("h", "stap", FoldLimits::default());
+        let series = fold.whole();
+        let a = fold.frame(FrameKind::User, b"main", b"/usr/bin/nginx");
+        assert_eq!(fold.frame(FrameKind::User, b"main", b"/usr/bin/nginx"), a);
+        assert_eq!(fold.frame(FrameKind::User, b"main", b"/opt/nginx"), a);
+        assert_ne!(fold.frame(FrameKind::Kernel, b"main", b"nginx"), a);
+        assert_ne!(fold.frame(FrameKind::User, b"mainn", b"ginx"), a);
+        let b = fold.frame(FrameKind::User, b"", b"/usr/lib/libc.so.6");
+        fold.add_leaf_first(series, &[b, a], &[2, 0, 0]);
+        fold.add_root_first(series, &[a, b], &[3, 0, 0]);
+        assert_eq!(fold.nodes(), 3);
+        assert_eq!(folded(fold), "main;[libc.so.6] 5\n");
+    }
+
+    #[test]
+    fn over_any_budget_the_total_stays_exact() {
+        for mut fold in [
+            small(10, 1 << 20, 50),
+            small(1 << 20, 40, 50),
+            small(1 << 20, 1 << 20, 2),
+        ] {
+            for i in 0..100_u32 {
+                let series = fold.series(&Series {
+                    thread: format!("t{i}"),
+                    ..Series::default()
+                });
+                let stack: Vec<FrameId> = (0..4)
+                    .map(|d| fold.frame(FrameKind::User, format!("f{i}_{d}").as_bytes(), b"m"))
+                    .collect();
+                fold.add_root_first(series, &stack, &[2, 0, 0]);
+            }
+            let cut = fold.pruned()[0] + fold.deeper()[0];
+            assert!(cut > 100, "{cut}");
+            let profile = fold.into_profile();
+            assert_eq!(profile.grand_total()[0], 200);
+            assert!(profile.series.len() <= 4);
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! What was read of an input, and what of it was no stack.
+//!
+//! In: counts and lines from readers. Out: numbers and a few examples. Never: more than a few
+//! hundred bytes of the input kept.
+
+use serde::Serialize;
+use std::collections::BTreeMap;
+
+/// Examples kept of each kind of foreign line.
+const EXAMPLES_MAX: usize = 3;
+/// Characters kept of an example.
+const EXAMPLE_CHARS_MAX: usize = 100;
+
+/// What was read.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct ImportStats {
+    /// Bytes of the input.
+    pub bytes: u64,
+    /// Bytes after unpacking; the same where the input is not packed.
+    pub unpacked_bytes: u64,
+    /// Lines, of formats that have them.
+    pub lines: u64,
+    /// Stacks as they stand in the input, equal ones counted each time.
+    pub stacks: u64,
+    /// Sum of the first measure.
+    pub samples: u64,
+    /// Part of `samples` that was counted under `[pruned]` because a budget was full.
+    pub pruned: u64,
+    /// Part of `samples` that was counted under `[deeper]`.
+    pub deeper: u64,
+    /// Nodes of the call tree.
+    pub nodes: usize,
+    /// Distinct frames.
+    pub frames: usize,
+    /// What was no stack, by kind.
+    pub foreign: Foreign,
+    /// What weakens the result, each with how often: a truncated end, a count below zero …
+    pub notes: BTreeMap<&'static str, u64>,
+}
+
+impl ImportStats {
+    /// Counts something that weakens the result. `what` is a phrase for people.
+    pub fn note(&mut self, what: &'static str) {
+        *self.notes.entry(what).or_default() += 1;
+    }
+}
+
+/// Lines of one kind.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct ForeignLines {
+    /// How many.
+    pub lines: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// The first few, with their line numbers, cut short.
+    pub examples: Vec<String>,
+}
+
+/// Lines that are no part of a stack, by kind.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
+pub struct Foreign {
+    kinds: BTreeMap<&'static str, ForeignLines>,
+}
+
+impl Foreign {
+    /// Counts a line. `kind` is a phrase for people, such as `unwinder debug output`.
+    pub fn add(&mut self, kind: &'static str, line: crate::format::lines::Line<'_>) {
+        let lines = self.kinds.entry(kind).or_default();
+        lines.lines += 1;
+        lines.bytes += line.len as u64 + 1;
+        if lines.examples.len() < EXAMPLES_MAX {
+            let head = &line.bytes[..line.bytes.len().min(4 * EXAMPLE_CHARS_MAX)];
+            let text = String::from_utf8_lossy(head).replace(char::is_control, " ");
+            let text: String = text.trim().chars().take(EXAMPLE_CHARS_MAX).collect();
+            lines.examples.push(format!("line {}: {text}", line.number));
+        }
+    }
+
+    /// The kinds that were met.
+    pub fn kinds(&self) -> impl Iterator<Item = (&'static str, &ForeignLines)> {
+        self.kinds.iter().map(|(kind, lines)| (*kind, lines))
+    }
+
+    /// Lines of all kinds.
+    #[must_use]
+    pub fn lines(&self) -> u64 {
+        self.kinds.values().map(|l| l.lines).sum()
+    }
+
+    /// Bytes of all kinds.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.kinds.values().map(|l| l.bytes).sum()
+    }
+}
