@@ -9,6 +9,7 @@ use model::profile::{
     DiffRow, Difference, Frame, FrameId, FrameTable, NodeId, Profile, ROOT, Series, Tree,
 };
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
 
 /// Which side of a difference values belong to. Pictures of one side use the left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,42 +42,37 @@ impl View {
         builder.build()
     }
 
-    /// The left side as folded text, sorted by bytes.
+    /// The left side as folded text, sorted by stack.
     #[must_use]
     pub fn folded(&self) -> String {
-        let mut lines: BTreeMap<String, u64> = BTreeMap::new();
-        for row in self.difference.rows.iter().filter(|r| r.left > 0) {
-            let sum = lines
-                .entry(folded::stack_label(&self.tree, &self.frames, row.node))
-                .or_default();
-            *sum = sum.saturating_add(row.left);
-        }
-        folded::render(lines)
+        let mut text = String::new();
+        self.each_folded(|stack, left| {
+            let _ = writeln!(text, "{stack} {left}");
+        });
+        text
+    }
+
+    /// The left side's stacks with their values, sorted by stack, one after the other.
+    pub fn each_folded(&self, mut each: impl FnMut(&str, u64)) {
+        let rows = self.difference.rows.iter().filter(|r| r.left > 0);
+        let rows = rows.map(|r| (r.node, [r.left]));
+        folded::each_stack(&self.tree, &self.frames, rows, |stack, [left]| {
+            each(stack, *left);
+        });
     }
 
     /// Both sides as folded text: `stack left right`, the form that differential flame graphs are
     /// made from elsewhere.
     #[must_use]
     pub fn folded_difference(&self) -> String {
-        let mut lines: BTreeMap<String, (u64, u64)> = BTreeMap::new();
-        for row in self
-            .difference
-            .rows
-            .iter()
-            .filter(|r| r.left > 0 || r.right > 0)
-        {
-            let sum = lines
-                .entry(folded::stack_label(&self.tree, &self.frames, row.node))
-                .or_default();
-            *sum = (
-                sum.0.saturating_add(row.left),
-                sum.1.saturating_add(row.right),
-            );
-        }
-        lines
-            .into_iter()
-            .map(|(stack, (left, right))| format!("{stack} {left} {right}\n"))
-            .collect()
+        let rows = self.difference.rows.iter();
+        let rows = rows.filter(|r| r.left > 0 || r.right > 0);
+        let rows = rows.map(|r| (r.node, [r.left, r.right]));
+        let mut text = String::new();
+        folded::each_stack(&self.tree, &self.frames, rows, |stack, [left, right]| {
+            let _ = writeln!(text, "{stack} {left} {right}");
+        });
+        text
     }
 }
 
@@ -311,7 +307,8 @@ mod tests {
                 let (stack, count) = line.rsplit_once(' ').unwrap();
                 *added.entry(stack.to_owned()).or_default() += count.parse::<u64>().unwrap();
             }
-            prop_assert_eq!(folded::render(added), whole);
+            let added: String = added.iter().map(|(s, c)| format!("{s} {c}\n")).collect();
+            prop_assert_eq!(added, whole);
         }
     }
 

@@ -104,6 +104,11 @@ impl Fold {
         engine.clone_into(&mut self.engine);
     }
 
+    /// Says which host the stacks belong to from now on.
+    pub fn of_host(&mut self, host: &str) {
+        host.clone_into(&mut self.host);
+    }
+
     /// The series of everything that has no process of its own.
     pub fn whole(&mut self) -> SeriesId {
         let series = Series {

@@ -15,7 +15,7 @@ pub use reader::{ByLine, Intake, LineReader, Reader, Whole, WholeReader};
 pub use stats::{Foreign, ForeignLines, ImportStats};
 
 use super::fold::{Fold, FoldLimits};
-use crate::profile::Profile;
+use crate::profile::{MergeError, Profile};
 use flate2::write::MultiGzDecoder;
 use std::io::Write as _;
 
@@ -122,13 +122,13 @@ impl ImportOptions {
     }
 }
 
-/// What came of an input.
+/// What came of one or several inputs.
 #[derive(Debug)]
 pub struct Imported {
-    /// The stacks.
+    /// The stacks of all inputs together.
     pub profile: Profile,
-    /// What the input was.
-    pub detection: Detection,
+    /// What each input was.
+    pub detections: Vec<Detection>,
     /// What was read, and what was no stack.
     pub stats: ImportStats,
 }
@@ -157,6 +157,9 @@ pub enum ImportError {
         /// The unpacker's words.
         what: String,
     },
+    /// Two inputs measure different things.
+    #[error("the inputs cannot be added")]
+    Merge(#[from] MergeError),
     /// A format that must be read whole is too long.
     #[error("{format} input is longer than {max} bytes unpacked")]
     TooLong {
@@ -171,16 +174,19 @@ enum Stage {
     /// The beginning is collected.
     Head(Vec<u8>),
     /// The format is known.
-    Read(Box<dyn Reader>, Detection),
+    Read(Box<dyn Reader>),
 }
 
-/// Reads one input. See the module.
+/// Reads inputs, one after the other, into one fold. See the module.
 pub struct Import {
     options: ImportOptions,
     stage: Stage,
     unpack: Option<MultiGzDecoder<Vec<u8>>>,
     begun: bool,
     intake: Intake,
+    detections: Vec<Detection>,
+    /// The sum of the inputs that have profiles of their own.
+    others: Option<Profile>,
 }
 
 impl Import {
@@ -198,7 +204,34 @@ impl Import {
             unpack: None,
             begun: false,
             intake,
+            detections: Vec::new(),
+            others: None,
         }
+    }
+
+    /// Ends the input that was fed, if any, and begins another, whose stacks belong to `host`.
+    ///
+    /// # Errors
+    /// [`ImportError`] about the input that ends.
+    pub fn next_input(&mut self, host: &str) -> Result<(), ImportError> {
+        if self.begun {
+            self.end_input()?;
+        }
+        host.clone_into(&mut self.options.host);
+        self.intake.fold.of_host(host);
+        Ok(())
+    }
+
+    /// Adds a profile that was read elsewhere.
+    ///
+    /// # Errors
+    /// [`ImportError::Merge`] when it measures something else.
+    pub fn add(&mut self, profile: Profile) -> Result<(), ImportError> {
+        match &mut self.others {
+            Some(sum) => sum.merge(&profile)?,
+            none => *none = Some(profile),
+        }
+        Ok(())
     }
 
     /// Takes the next piece.
@@ -240,7 +273,7 @@ impl Import {
     fn unpacked(&mut self, bytes: &[u8]) -> Result<(), ImportError> {
         self.intake.stats.unpacked_bytes += bytes.len() as u64;
         let head = match &mut self.stage {
-            Stage::Read(reader, _) => return reader.feed(bytes, &mut self.intake),
+            Stage::Read(reader) => return reader.feed(bytes, &mut self.intake),
             Stage::Head(head) if head.is_empty() && bytes.len() >= HEAD_BYTES => None,
             Stage::Head(head) => {
                 head.extend_from_slice(bytes);
@@ -266,7 +299,8 @@ impl Import {
         let mut reader = detection.format.reader(&self.options);
         self.intake.fold.from_engine(detection.format.word());
         let fed = reader.feed(head, &mut self.intake);
-        self.stage = Stage::Read(reader, detection);
+        self.stage = Stage::Read(reader);
+        self.detections.push(detection);
         fed
     }
 
@@ -276,11 +310,7 @@ impl Import {
         (self.intake.stats.unpacked_bytes, self.intake.fold.nodes())
     }
 
-    /// The end of the input.
-    ///
-    /// # Errors
-    /// [`ImportError`], as [`Import::feed`].
-    pub fn finish(mut self) -> Result<Imported, ImportError> {
+    fn end_input(&mut self) -> Result<(), ImportError> {
         if let Some(mut unpack) = self.unpack.take() {
             let ended = unpack.try_finish();
             let plain = std::mem::take(unpack.get_mut());
@@ -291,20 +321,42 @@ impl Import {
             let head = std::mem::take(head);
             self.begin(&head)?;
         }
-        let Stage::Read(mut reader, detection) = self.stage else {
-            return Err(ImportError::Unknown("nothing was read".to_owned()));
+        self.begun = false;
+        let stage = std::mem::replace(&mut self.stage, Stage::Head(Vec::new()));
+        let Stage::Read(mut reader) = stage else {
+            return Ok(());
         };
-        let replaced = reader.end(&mut self.intake)?;
+        match reader.end(&mut self.intake)? {
+            Some(profile) => self.add(profile),
+            None => Ok(()),
+        }
+    }
+
+    /// The end of the last input, and the sum of all.
+    ///
+    /// # Errors
+    /// [`ImportError`], as [`Import::feed`].
+    pub fn finish(mut self) -> Result<Imported, ImportError> {
+        if self.begun || (self.others.is_none() && self.detections.is_empty()) {
+            self.end_input()?;
+        }
         let Intake { fold, mut stats } = self.intake;
         stats.pruned = fold.pruned()[0];
         stats.deeper = fold.deeper()[0];
-        let profile = replaced.unwrap_or_else(|| fold.into_profile());
+        let mut profile = fold.into_profile();
+        if let Some(others) = self.others {
+            if profile.totals.is_empty() {
+                profile = others;
+            } else {
+                profile.merge(&others)?;
+            }
+        }
         stats.samples = profile.grand_total()[0];
         stats.nodes = profile.tree.len() - 1;
         stats.frames = profile.frames.len();
         Ok(Imported {
             profile,
-            detection,
+            detections: self.detections,
             stats,
         })
     }

@@ -68,7 +68,7 @@ impl<R: LineReader> Reader for ByLine<R> {
     fn end(&mut self, into: &mut Intake) -> Result<Option<Profile>, ImportError> {
         let reader = &mut self.reader;
         self.lines.end(|line| reader.line(line, into));
-        into.stats.lines = self.lines.count();
+        into.stats.lines += self.lines.count();
         self.reader.end(into);
         Ok(None)
     }

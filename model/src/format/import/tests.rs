@@ -11,7 +11,7 @@ fn packed_text_is_read_like_text() {
     let text = b"a;b 3\na;c 4\n";
     for bytes in [text.to_vec(), gzip(text)] {
         let imported = import(&bytes, ImportOptions::new("h")).unwrap();
-        assert_eq!(imported.detection.format, Format::Folded);
+        assert_eq!(imported.detections[0].format, Format::Folded);
         assert_eq!(imported.stats.samples, 7);
         assert_eq!(imported.stats.unpacked_bytes, text.len() as u64);
     }
@@ -63,4 +63,32 @@ fn every_format_is_told_from_the_others() {
         let error = detect::detect(bytes, false).unwrap_err().to_string();
         assert!(error.contains(says), "{error}");
     }
+}
+
+#[test]
+fn several_inputs_add_up_and_keep_their_hosts() {
+    let mut import = Import::new(ImportOptions::new("one"));
+    for (host, bytes) in [
+        ("one", b"a;b 3\n".to_vec()),
+        ("two", gzip(b"a;b 4\nc 1\n")),
+        ("three", Vec::new()),
+        (
+            "four",
+            b" 0xffffffff81 : idle+0x1/0x2 [kernel]\n\t3\n".to_vec(),
+        ),
+    ] {
+        import.next_input(host).unwrap();
+        import.feed(&bytes).unwrap();
+    }
+    let imported = import.finish().unwrap();
+    let formats: Vec<&str> = imported
+        .detections
+        .iter()
+        .map(|d| d.format.word())
+        .collect();
+    assert_eq!(formats[..2], ["folded", "folded"]);
+    assert_eq!(formats.last(), Some(&"stap"));
+    assert_eq!(imported.profile.hosts()[..2], ["one", "two"]);
+    let two = imported.profile.select(|s| s.host == "two");
+    assert_eq!(two.values().map(|v| v[0]).sum::<u64>(), 5);
 }

@@ -3,14 +3,14 @@
 //! In: text in any encoding, CRLF or not. Out: a profile without time, and how many lines were
 //! none; and back. Never: a line that is no stack made into a frame.
 
+mod write;
+
+pub use write::{each_stack, write};
+
 use super::fold::{Fold, FoldLimits};
 use super::import::{ByLine, ImportStats, Intake, LineReader, Reader as _};
 use super::lines::Line;
-use crate::profile::{
-    Frame, FrameId, FrameKind, FrameTable, NodeId, Profile, SeriesId, Tree, Values,
-};
-use std::collections::BTreeMap;
-use std::fmt::Write as _;
+use crate::profile::{Frame, FrameId, FrameKind, Profile, SeriesId};
 
 /// Deepest stack that is taken.
 pub const DEPTH_MAX: usize = 4_096;
@@ -114,7 +114,7 @@ fn split_count(line: &[u8]) -> Option<(&[u8], u64)> {
 }
 
 /// The frame that a label stands for: the inverse of [`Frame::label`] as far as text allows.
-pub(super) fn frame(label: &str) -> Frame {
+pub(in crate::format) fn frame(label: &str) -> Frame {
     let clean: String;
     let label = if label.contains(char::is_control) {
         clean = label.replace(char::is_control, " ");
@@ -150,56 +150,6 @@ pub(super) fn frame(label: &str) -> Frame {
         }
     }
     Frame::named(kind, name, "")
-}
-
-/// Writes the rows of one measure as folded text, sorted by bytes. `prefix` stands above every
-/// stack.
-#[must_use]
-pub fn write(
-    tree: &Tree,
-    frames: &FrameTable,
-    rows: &BTreeMap<NodeId, Values>,
-    measure: usize,
-) -> String {
-    let mut lines: BTreeMap<String, u64> = BTreeMap::new();
-    for (node, values) in rows {
-        if values[measure] > 0 {
-            let line = lines.entry(stack_label(tree, frames, *node)).or_default();
-            *line = line.saturating_add(values[measure]);
-        }
-    }
-    render(lines)
-}
-
-/// One node's stack as a folded line's text; an empty stack is `[unknown]`, and so is a name of
-/// nothing but blanks. What [`parse`] would take for a comment gets a blank in front.
-#[must_use]
-pub fn stack_label(tree: &Tree, frames: &FrameTable, node: NodeId) -> String {
-    let mut line = String::new();
-    for frame in tree.stack(node).iter().filter_map(|f| frames.get(*f)) {
-        if !line.is_empty() {
-            line.push(';');
-        }
-        let label = frame.label();
-        let label = label.trim();
-        line.push_str(if label.is_empty() { "[unknown]" } else { label });
-    }
-    if line.is_empty() {
-        line.push_str("[unknown]");
-    } else if line.starts_with('#') {
-        line.insert(0, ' ');
-    }
-    line
-}
-
-/// Lines from stacks and counts.
-#[must_use]
-pub fn render(lines: BTreeMap<String, u64>) -> String {
-    let mut out = String::new();
-    for (stack, count) in lines {
-        let _ = writeln!(out, "{stack} {count}");
-    }
-    out
 }
 
 #[cfg(test)]
