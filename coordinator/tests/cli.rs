@@ -213,11 +213,16 @@ fn inputs_are_recognised_or_refused_with_what_would_be_accepted() {
     let top = fleetflame(root.path(), &["top", "p.ffz", "--by", "module"]);
     assert!(text(&top.stdout).contains("3,000"), "{}", text(&top.stderr));
     let cases: &[(&[&str], &str, &str)] = &[
-        (&["top", "-"], "{\"json\": 1}", "neither folded stacks"),
+        (&["top", "-"], "{\"json\": 1}", "it looks like JSON"),
+        (&["top", "-"], "PERFILE2\u{1}", "perf script"),
+        (&["fold", "--from", "svg"], "a 1\n", "use auto, stap, perf"),
+        (&["fold", "absent.folded"], "", "no file and no run"),
+        (&["fold", "-", "-"], "a 1\n", "once only"),
+        (&["export", "-"], "a 1\n", "say --format"),
         (
-            &["top", "-"],
-            "nginx 12 [000] 1.0: 10101 cpu-clock:\n\tffff foo ([kernel.kallsyms])\n",
-            "perf script",
+            &["export", "-", "--format", "otlp"],
+            "a 1\n",
+            "not there yet",
         ),
         (&["top", "absent.folded"], "", "no file and no run"),
         (&["top", "01ZZZ"], "", "`fleetflame runs` lists them"),

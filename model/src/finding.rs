@@ -152,6 +152,10 @@ finding_codes! {
         "Take it again from its source.";
     InputSkipped, "input-skipped", Warning, "Some lines of an input were not stacks and were skipped.",
         "See the examples in the evidence.";
+    InputWeak, "input-weak", Warning, "Something in an input weakens the result.",
+        "See the evidence; where it says that the end is missing, take the input again.";
+    InputPruned, "input-pruned", Warning, "An input has more distinct stacks than the budget; the rest were counted under [pruned] or [deeper].",
+        "Give more with --nodes-max, or leave out --keep-offsets.";
 }
 
 impl FindingCode {

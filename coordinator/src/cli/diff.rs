@@ -4,6 +4,7 @@
 use super::flame::{parse_percent, same_unit};
 use super::input::{self, Input, Root};
 use super::output::{Output, usage};
+use super::reading::ReadArgs;
 use super::{COMPLETE, NOTHING};
 use crate::compare::{FrameShare, compared, unlike_sides};
 use crate::render::{Difference, FlameOptions, Side, ViewBuilder, flame_difference, table};
@@ -39,6 +40,8 @@ pub struct DiffArgs {
     #[arg(long, value_name = "PCT", default_value = "0.01", value_parser = parse_percent)]
     min_width: f64,
     #[command(flatten)]
+    how: ReadArgs,
+    #[command(flatten)]
     root: Root,
 }
 
@@ -58,8 +61,8 @@ pub fn diff(args: &DiffArgs, output: &Output) -> anyhow::Result<u8> {
         return Err(usage("stdin can be one side only"));
     }
     let sides = [
-        input::read(&args.left, &args.root)?,
-        input::read(&args.right, &args.root)?,
+        input::read(&args.left, &args.root, &args.how, output)?,
+        input::read(&args.right, &args.root, &args.how, output)?,
     ];
     same_unit(&sides)?;
     let [left, right] = &sides;

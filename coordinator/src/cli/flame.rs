@@ -1,10 +1,12 @@
 //! `fleetflame flame`: a flame graph. In: runs, files, stdin. Out: an SVG. Never: a picture
 //! without the coverage of what it was drawn from.
 
-use super::input::{self, Input, Root};
+use super::gather::{gather, in_words};
+use super::input::{Input, Root};
 use super::output::{Output, usage};
+use super::reading::ReadArgs;
 use super::{COMPLETE, NOTHING};
-use crate::render::{FlameOptions, Side, ViewBuilder, flame as draw};
+use crate::render::{FlameOptions, flame as draw};
 use clap::Args;
 use serde_json::json;
 use std::path::PathBuf;
@@ -16,9 +18,10 @@ Examples:
   fleetflame flame ./kong-cpu -o kong.svg
   fleetflame flame 01JD3K:kong-2 --icicle -o kong-2.svg
   fleetflame flame a.folded b.folded -o both.svg
-  perf script | inferno-collapse-perf | fleetflame flame > perf.svg")]
+  fleetflame flame sample.bt -o sample.svg       SystemTap, perf script, pprof, bpftrace, DTrace too
+  perf script | fleetflame flame > perf.svg")]
 pub struct FlameArgs {
-    /// Runs, RUN:HOST, files of folded stacks or ffz; - or nothing for stdin
+    /// Runs, RUN:HOST, files in any known format; - or nothing for stdin
     #[arg(value_name = "RUN|FILE")]
     inputs: Vec<String>,
     /// Where the SVG goes; without it, to stdout
@@ -37,6 +40,8 @@ pub struct FlameArgs {
     #[arg(long, value_name = "TEXT")]
     title: Option<String>,
     #[command(flatten)]
+    how: ReadArgs,
+    #[command(flatten)]
     root: Root,
 }
 
@@ -49,36 +54,25 @@ pub(super) fn parse_percent(text: &str) -> Result<f64, String> {
 
 pub fn flame(args: &FlameArgs, output: &Output) -> anyhow::Result<u8> {
     refuse_terminal(args.out.is_some(), output)?;
-    let words: Vec<&str> = match args.inputs.as_slice() {
-        [] => vec!["-"],
-        some => some.iter().map(String::as_str).collect(),
-    };
-    let inputs: Vec<Input> = words
-        .iter()
-        .map(|w| input::read(w, &args.root))
-        .collect::<anyhow::Result<_>>()?;
-    let unit = same_unit(&inputs)?;
-    let mut builder = ViewBuilder::reversed(args.reverse);
-    for input in &inputs {
-        builder.add(&input.profile, |s| input.part.has(s), 0, Side::Left);
-    }
-    let names: Vec<&str> = inputs.iter().map(|i| i.name.as_str()).collect();
-    let coverage: Vec<&str> = inputs.iter().map(|i| i.coverage.as_str()).collect();
+    let gathered = gather(&args.inputs, args.reverse, &args.root, &args.how, output)?;
     let options = FlameOptions {
-        title: args.title.clone().unwrap_or_else(|| names.join(" and ")),
-        coverage: coverage.join("; "),
-        unit,
+        title: args
+            .title
+            .clone()
+            .unwrap_or_else(|| in_words(&gathered.names)),
+        coverage: gathered.coverage.clone(),
+        unit: gathered.unit.clone(),
         width_min: args.min_width,
         icicle: args.icicle,
         ..FlameOptions::default()
     };
-    let view = builder.build();
-    let picture = draw(&view, &options)?;
+    let view = &gathered.view;
+    let picture = draw(view, &options)?;
     let whole = view.difference.left_total;
     if output.json {
         let document = json!({
             "out": args.out, "total": whole, "frames": picture.frames, "hidden_frames": picture.hidden_frames,
-            "bytes": picture.svg.len(), "coverage": options.coverage,
+            "bytes": picture.svg.len(), "coverage": options.coverage, "inputs": gathered.document(),
         });
         output.data_to(
             args.out.as_deref(),
@@ -88,8 +82,8 @@ pub fn flame(args: &FlameArgs, output: &Output) -> anyhow::Result<u8> {
     } else {
         output.data_to(args.out.as_deref(), &picture.svg)?;
     }
-    for input in &inputs {
-        output.talk_findings(&input.findings);
+    if !output.json {
+        output.talk_findings(&gathered.findings);
     }
     Ok(if whole == 0 { NOTHING } else { COMPLETE })
 }

@@ -2,7 +2,8 @@
 //! profile, which part of it is meant, and how far it can be trusted. Never: a format guessed
 //! wrong in silence.
 
-use super::output::usage;
+use super::output::{Output, usage};
+use super::reading::{self, Opened, ReadArgs, unreadable};
 use crate::store::{
     DEFAULT_ROOT, DirStore, PROFILE_FILE, RunDir, RunRecord, RunStore as _, SpoolReader,
     rebuild_from_spool,
@@ -10,7 +11,7 @@ use crate::store::{
 use anyhow::Context as _;
 use clap::Args;
 use model::format::ffz::{Limits, Want, decode_profile, decode_segment};
-use model::format::folded;
+use model::format::import::{Import, Imported};
 use model::profile::{Profile, Series};
 use model::{Finding, FindingCode};
 use std::io::Read as _;
@@ -70,23 +71,35 @@ pub struct Input {
     pub record: Option<RunRecord>,
 }
 
-/// Reads what `word` names: `-`, a file, a run, `RUN:HOST` or `RUN:rest-of:HOST`.
-pub fn read(word: &str, root: &Root) -> anyhow::Result<Input> {
+impl Input {
+    /// The part that is meant, as a profile of its own.
+    pub fn wanted(self) -> Profile {
+        match self.part {
+            Part::Whole => self.profile,
+            ref part => self.profile.part(|s| part.has(s)),
+        }
+    }
+}
+
+/// Something named on the command line.
+pub enum Named {
+    /// A file of stacks, or stdin.
+    Stacks(Opened),
+    /// A run, a part of one, or an ffz file.
+    Profile(Box<Input>),
+}
+
+/// Finds what `word` names: `-`, a file, a run, `RUN:HOST` or `RUN:rest-of:HOST`.
+pub fn find(word: &str, root: &Root) -> anyhow::Result<Named> {
     if word == "-" {
-        let mut bytes = Vec::new();
-        std::io::stdin()
-            .lock()
-            .read_to_end(&mut bytes)
-            .context("failed to read stdin")?;
-        return from_bytes(&bytes, "stdin", "stdin");
+        return Ok(Named::Stacks(Opened::open(word)?));
     }
     let path = Path::new(word);
-    if path.is_file() {
-        let bytes = std::fs::read(path).with_context(|| format!("failed to read {word}"))?;
-        let stem = path
-            .file_stem()
-            .map_or_else(|| word.into(), |s| s.to_string_lossy());
-        return from_bytes(&bytes, word, &stem);
+    if path.exists() && !path.is_dir() {
+        if is_ffz(path) {
+            return Ok(Named::Profile(Box::new(from_ffz(word)?)));
+        }
+        return Ok(Named::Stacks(Opened::open(word)?));
     }
     let (run, part) = if path.is_dir() {
         (word, Part::Whole)
@@ -95,12 +108,81 @@ pub fn read(word: &str, root: &Root) -> anyhow::Result<Input> {
     };
     if part == Part::Whole && !Path::new(run).exists() && looks_like_path(run) {
         return Err(usage(format!(
-            "{word} is no file and no run; give a file of folded stacks or ffz, a run's directory or id, \
-             RUN:HOST, RUN:rest-of:HOST, or - for stdin"
+            "{word} is no file and no run; give a file of stacks, a run's directory or id, RUN:HOST, \
+             RUN:rest-of:HOST, or - for stdin"
         )));
     }
     let run = root.store().open(run)?;
-    from_run(&run, part)
+    Ok(Named::Profile(Box::new(from_run(&run, part)?)))
+}
+
+/// Reads what `word` names as one profile.
+pub fn read(word: &str, root: &Root, how: &ReadArgs, output: &Output) -> anyhow::Result<Input> {
+    let opened = match find(word, root)? {
+        Named::Profile(input) => return Ok(*input),
+        Named::Stacks(opened) => opened,
+    };
+    let name = if word == "-" { "stdin" } else { word };
+    let short = reading::stem(name);
+    let mut import = Import::new(how.options(&short));
+    opened.feed(&mut import, output)?;
+    let imported = import.finish().map_err(|e| unreadable(name, e))?;
+    refuse_foreign(name, &imported)?;
+    Ok(Input {
+        name: short,
+        coverage: reading::coverage(name, &imported.stats),
+        findings: reading::findings(name, &imported),
+        profile: imported.profile,
+        part: Part::Whole,
+        record: None,
+    })
+}
+
+/// Lines without a single stack are more likely something else than an empty profile.
+pub fn refuse_foreign(name: &str, imported: &Imported) -> anyhow::Result<()> {
+    let stats = &imported.stats;
+    if stats.stacks > 0 || stats.samples > 0 || stats.foreign.lines() == 0 {
+        return Ok(());
+    }
+    let formats: Vec<&str> = imported
+        .detections
+        .iter()
+        .map(|d| d.format.word())
+        .collect();
+    let examples: Vec<String> = stats
+        .foreign
+        .kinds()
+        .map(|(kind, l)| format!("{} {kind}: {}", l.lines, l.examples.join("; ")))
+        .collect();
+    Err(usage(format!(
+        "{name} has no stacks, read as {}; {}",
+        formats.join(", "),
+        examples.join(". ")
+    )))
+}
+
+/// Only of a regular file: what is read of a pipe is gone.
+fn is_ffz(path: &Path) -> bool {
+    let mut head = [0; 3];
+    path.is_file()
+        && std::fs::File::open(path)
+            .is_ok_and(|mut f| f.read_exact(&mut head).is_ok() && head == *b"ffz")
+}
+
+fn from_ffz(word: &str) -> anyhow::Result<Input> {
+    let bytes = std::fs::read(word).with_context(|| format!("failed to read {word}"))?;
+    let profile = decode_profile(&bytes, Limits::FILE, Want::Totals)
+        .with_context(|| format!("failed to read {word}"))?;
+    let hosts = profile.hosts().len();
+    let plural = if hosts == 1 { "" } else { "s" };
+    Ok(Input {
+        name: reading::stem(word),
+        profile,
+        part: Part::Whole,
+        coverage: format!("{hosts} host{plural}, from {word} without its run's coverage"),
+        findings: Vec::new(),
+        record: None,
+    })
 }
 
 /// A run's word and the part of it that is meant.
@@ -175,66 +257,4 @@ fn run_profile(run: &RunDir) -> anyhow::Result<(Profile, Vec<Finding>)> {
         return Ok((live.into_profile(), findings));
     }
     Ok((Profile::default(), Vec::new()))
-}
-
-/// Reads a file by what it begins with.
-fn from_bytes(bytes: &[u8], source: &str, name: &str) -> anyhow::Result<Input> {
-    let input = |profile: Profile, coverage, findings| Input {
-        name: name.to_owned(),
-        profile,
-        part: Part::Whole,
-        coverage,
-        findings,
-        record: None,
-    };
-    if bytes.starts_with(b"ffz") {
-        let profile = decode_profile(bytes, Limits::FILE, Want::Totals)
-            .with_context(|| format!("failed to read {source}"))?;
-        let hosts = profile.hosts().len();
-        let plural = if hosts == 1 { "" } else { "s" };
-        return Ok(input(
-            profile,
-            format!("{hosts} host{plural}, from {source} without its run's coverage"),
-            Vec::new(),
-        ));
-    }
-    let (profile, stats) = folded::parse(bytes, name);
-    if stats.stacks == 0 && (stats.skipped > 0 || bytes.contains(&0)) {
-        return Err(usage(format!(
-            "{source} is neither folded stacks (frame;frame;frame count) nor ffz, which are what can be read; {}",
-            foreign(bytes)
-        )));
-    }
-    let mut findings = Vec::new();
-    let mut coverage = format!("from {source}");
-    if stats.skipped > 0 {
-        coverage.push_str(&format!(", {} lines skipped", stats.skipped));
-        let said = format!(
-            "{} of {} lines of {source}: {}",
-            stats.skipped,
-            stats.skipped + stats.stacks,
-            stats.examples.join("; ")
-        );
-        findings.push(Finding::new(FindingCode::InputSkipped, said));
-    }
-    Ok(input(profile, coverage, findings))
-}
-
-/// What a foreign file probably is, and what to do with it.
-fn foreign(bytes: &[u8]) -> &'static str {
-    let head = &bytes[..bytes.len().min(4_096)];
-    let has = |mark: &[u8]| head.windows(mark.len()).any(|w| w == mark);
-    if bytes.starts_with(&[0x1f, 0x8b]) {
-        "it is gzip: unpack it first (a pprof file cannot be read yet)"
-    } else if bytes.starts_with(b"PERFILE2") {
-        "it is perf.data: run `perf script | inferno-collapse-perf` (or stackcollapse-perf.pl) first"
-    } else if has(b"cpu-clock:") || has(b"cycles:") || has(b"([kernel.kallsyms])") {
-        "it looks like `perf script` output: fold it first with inferno-collapse-perf or stackcollapse-perf.pl"
-    } else if bytes.starts_with(b"{") || bytes.starts_with(b"[") {
-        "it looks like JSON (speedscope cannot be read yet)"
-    } else if bytes.contains(&0) {
-        "it is binary"
-    } else {
-        "fold it first"
-    }
 }

@@ -7,12 +7,17 @@ mod capture;
 mod demo;
 mod diff;
 mod example;
+mod export;
 mod flame;
+mod fold;
+mod gather;
 mod input;
 mod job_flags;
+mod merge;
 mod output;
 mod plan;
 mod progress;
+mod reading;
 mod runs;
 mod show;
 mod tls;
@@ -85,6 +90,12 @@ pub enum Verb {
     Show(show::ShowArgs),
     /// Show where the samples are, by function or module
     Top(top::TopArgs),
+    /// Any known input as folded stacks
+    Fold(fold::FoldArgs),
+    /// The sum of many inputs
+    Merge(merge::MergeArgs),
+    /// A run or a file in another format: folded, pprof, speedscope, ffz
+    Export(export::ExportArgs),
     /// Draw a flame graph of runs or files
     Flame(flame::FlameArgs),
     /// Draw the difference of two sides
@@ -113,6 +124,9 @@ pub fn run(cli: Cli) -> anyhow::Result<u8> {
         Verb::Runs(args) => runs::runs(&args, &output),
         Verb::Show(args) => show::show(&args, &output),
         Verb::Top(args) => top::top(&args, &output),
+        Verb::Fold(args) => fold::fold(&args, &output),
+        Verb::Merge(args) => merge::merge(&args, &output),
+        Verb::Export(args) => export::export(&args, &output),
         Verb::Flame(args) => flame::flame(&args, &output),
         Verb::Diff(args) => diff::diff(&args, &output),
         Verb::Example(args) => example::example(&args, &output),

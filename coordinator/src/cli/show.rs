@@ -4,6 +4,7 @@
 use super::COMPLETE;
 use super::input::{self, Root};
 use super::output::{Output, usage};
+use super::reading::ReadArgs;
 use crate::compare::{By, Ranking, top};
 use crate::render::{count, findings_text, percent, printable, table};
 use crate::store::RunRecord;
@@ -27,7 +28,7 @@ pub struct ShowArgs {
 }
 
 pub fn show(args: &ShowArgs, output: &Output) -> anyhow::Result<u8> {
-    let input = input::read(&args.run, &args.root)?;
+    let input = input::read(&args.run, &args.root, &ReadArgs::default(), output)?;
     let Some(record) = &input.record else {
         return Err(usage(format!(
             "{} is a file, not a run; `fleetflame top` shows its frames",

@@ -3,6 +3,7 @@
 
 use super::input::{self, Root};
 use super::output::Output;
+use super::reading::ReadArgs;
 use super::{COMPLETE, NOTHING};
 use crate::compare::{By, top as roll_up};
 use crate::render::{count, percent, table};
@@ -15,9 +16,9 @@ use serde_json::json;
 Examples:
   fleetflame top ./kong-cpu
   fleetflame top 01JD3K:kong-2 --by total -n 40
-  perf script | inferno-collapse-perf | fleetflame top - --by module")]
+  perf script | fleetflame top - --by module")]
 pub struct TopArgs {
-    /// A run, RUN:HOST, RUN:rest-of:HOST, a file of folded stacks or ffz, or - for stdin
+    /// A run, RUN:HOST, RUN:rest-of:HOST, a file in any known format, or - for stdin
     #[arg(value_name = "RUN|FILE")]
     input: String,
     /// self, total or module
@@ -26,6 +27,8 @@ pub struct TopArgs {
     /// How many rows
     #[arg(short = 'n', value_name = "ROWS", default_value_t = 20)]
     rows: usize,
+    #[command(flatten)]
+    how: ReadArgs,
     #[command(flatten)]
     root: Root,
 }
@@ -43,7 +46,7 @@ fn parse_by(text: &str) -> Result<By, String> {
 }
 
 pub fn top(args: &TopArgs, output: &Output) -> anyhow::Result<u8> {
-    let input = input::read(&args.input, &args.root)?;
+    let input = input::read(&args.input, &args.root, &args.how, output)?;
     let frames = roll_up(&input.profile, |s| input.part.has(s), 0, args.by);
     let rows = &frames.rows[..frames.rows.len().min(args.rows)];
     let unit = input

@@ -1,7 +1,7 @@
 //! Two sides beside each other. In: a difference over one tree. Out: each function's share on both
 //! sides, the largest difference first. Never: a recursive function counted twice.
 
-use model::profile::{Difference, FrameTable, ROOT, Tree, share};
+use model::profile::{Difference, FrameTable, Tree, share};
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -18,14 +18,23 @@ pub struct FrameShare {
     pub delta_points: f64,
 }
 
+fn added(a: (u64, u64, usize), b: (u64, u64, usize)) -> (u64, u64, usize) {
+    (
+        a.0.saturating_add(b.0),
+        a.1.saturating_add(b.1),
+        a.2.max(b.2),
+    )
+}
+
 /// Every function whose shares differ, the largest difference first; of equal ones, the more
 /// exact: the one that stands deeper.
 #[must_use]
 pub fn compared(tree: &Tree, frames: &FrameTable, difference: &Difference) -> Vec<FrameShare> {
     let inclusive = difference.inclusive(tree);
-    let mut sums: BTreeMap<String, (u64, u64, usize)> = BTreeMap::new();
-    for (id, (left, right)) in &inclusive {
-        let Some(node) = tree.get(*id) else { continue };
+    // By frame first: a label is made once for each function, not once for each node.
+    let mut by_frame: Vec<(u64, u64, usize)> = vec![(0, 0, 0); frames.len()];
+    for id in inclusive.nodes() {
+        let Some(node) = tree.get(id) else { continue };
         let mut above = node.parent;
         let mut depth = 1;
         let mut again = false;
@@ -34,18 +43,17 @@ pub fn compared(tree: &Tree, frames: &FrameTable, difference: &Difference) -> Ve
             depth += 1;
             above = caller.parent;
         }
-        if again || *id == ROOT {
-            continue;
+        if let Some(sum) = by_frame.get_mut(node.frame.0 as usize).filter(|_| !again) {
+            let (left, right) = inclusive.get(id);
+            *sum = added(*sum, (left, right, depth));
         }
-        let Some(frame) = frames.get(node.frame) else {
-            continue;
-        };
-        let sum = sums.entry(frame.label()).or_default();
-        *sum = (
-            sum.0.saturating_add(*left),
-            sum.1.saturating_add(*right),
-            sum.2.max(depth),
-        );
+    }
+    let mut sums: BTreeMap<String, (u64, u64, usize)> = BTreeMap::new();
+    for (frame, of_frame) in frames.as_slice().iter().zip(by_frame) {
+        if of_frame.2 > 0 {
+            let sum = sums.entry(frame.label()).or_default();
+            *sum = added(*sum, of_frame);
+        }
     }
     let part = |value, whole| share(value, whole).map_or(0.0, |s| s.ratio());
     let mut rows: Vec<(usize, FrameShare)> = sums

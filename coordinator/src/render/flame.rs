@@ -124,8 +124,10 @@ fn fitting(
         width_min: options.width_min,
         ..DrawLimits::default()
     };
+    let inclusive = values.inclusive(&view.tree);
     loop {
-        let drawing = shortened(draw(&view.tree, &view.frames, values, limits));
+        let drawing = draw(&view.tree, &view.frames, values, &inclusive, limits);
+        let drawing = shortened(drawing);
         let over = (rectangles(&drawing) + 1).saturating_sub(options.frames_max);
         if over > 0 && limits.frames_max > 0 {
             limits.frames_max = limits.frames_max.saturating_sub(over); // depth markers came on top

@@ -70,24 +70,64 @@ pub fn diff(
     out
 }
 
-impl Difference {
-    /// Inclusive values (a node with everything below it) of both sides, by node.
+/// Values of nodes with everything below them, of both sides.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Inclusive {
+    /// By node number; empty where the side has nothing at all.
+    left: Vec<u64>,
+    right: Vec<u64>,
+    nodes: usize,
+}
+
+impl Inclusive {
+    /// Both sides of a node; of the root, everything.
     #[must_use]
-    pub fn inclusive(&self, tree: &Tree) -> BTreeMap<NodeId, (u64, u64)> {
-        let mut sums: BTreeMap<NodeId, (u64, u64)> = BTreeMap::new();
-        for row in &self.rows {
-            let mut at = row.node;
-            loop {
-                let sum = sums.entry(at).or_default();
-                sum.0 = sum.0.saturating_add(row.left);
-                sum.1 = sum.1.saturating_add(row.right);
-                match tree.get(at) {
-                    Some(node) => at = node.parent,
-                    None => break,
+    pub fn get(&self, id: NodeId) -> (u64, u64) {
+        let side = |values: &[u64]| values.get(id.0 as usize).copied().unwrap_or(0);
+        (side(&self.left), side(&self.right))
+    }
+
+    /// The nodes below the root that have a value on either side, by number.
+    pub fn nodes(&self) -> impl Iterator<Item = NodeId> + '_ {
+        let ids = (ROOT.0 + 1..).map(NodeId);
+        ids.take(self.nodes.saturating_sub(1))
+            .filter(|id| self.get(*id) != (0, 0))
+    }
+}
+
+impl Difference {
+    /// Inclusive values (a node with everything below it) of both sides. One pass: a parent has a
+    /// lower number than its children.
+    #[must_use]
+    pub fn inclusive(&self, tree: &Tree) -> Inclusive {
+        let side = |total: u64, value: fn(&DiffRow) -> u64| {
+            if total == 0 {
+                return Vec::new();
+            }
+            let mut sums = vec![0_u64; tree.len()];
+            for row in &self.rows {
+                if let Some(sum) = sums.get_mut(row.node.0 as usize) {
+                    *sum = sum.saturating_add(value(row));
                 }
             }
+            for (id, node) in tree.as_slice().iter().enumerate().skip(1).rev() {
+                let below = sums[id];
+                let above = &mut sums[node.parent.0 as usize];
+                *above = above.saturating_add(below);
+            }
+            sums
+        };
+        Inclusive {
+            left: side(self.left_total, |r| r.left),
+            right: side(self.right_total, |r| r.right),
+            nodes: tree.len(),
         }
-        sums.remove(&ROOT);
-        sums
+    }
+
+    /// The row of a node.
+    #[must_use]
+    pub fn row(&self, node: NodeId) -> Option<&DiffRow> {
+        let at = self.rows.binary_search_by_key(&node, |r| r.node).ok()?;
+        self.rows.get(at)
     }
 }

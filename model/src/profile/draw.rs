@@ -3,8 +3,7 @@
 //! In: inclusive values over a tree. Out: stacks of labels whose values add up to exactly the same
 //! total. Never: a count that vanishes: what is not drawn is counted in the frame above it.
 
-use super::{Difference, FrameTable, NodeId, Tree};
-use foldhash::HashMap;
+use super::{Difference, FrameTable, Inclusive, NodeId, ROOT, Tree};
 use std::collections::BTreeMap;
 
 /// Bounds of a picture.
@@ -53,52 +52,79 @@ pub struct Drawing {
 }
 
 /// Chooses the widest frames. A frame's width is the larger of its two sides, so that in a
-/// difference vanished and new frames are both seen. `prefix` gives labels above a node's own
-/// stack (the process group), by node.
+/// difference vanished and new frames are both seen. `inclusive` is that of `difference`.
 #[must_use]
 pub fn draw(
     tree: &Tree,
     frames: &FrameTable,
     difference: &Difference,
+    inclusive: &Inclusive,
     limits: DrawLimits,
 ) -> Drawing {
-    let inclusive = difference.inclusive(tree);
-    let depth = depths(tree, &inclusive);
     let whole = difference.left_total.max(difference.right_total);
     let narrowest = narrowest(whole, limits.width_min);
-    let mut order: Vec<(NodeId, u64)> = inclusive
-        .iter()
-        .map(|(n, (l, r))| (*n, (*l).max(*r)))
-        .collect();
-    let candidates = order.len();
-    order.retain(|(n, width)| *width >= narrowest && *width > 0 && depth[n] <= limits.depth_max);
+    let depth = depths(tree);
+    let mut candidates = 0;
+    let mut order: Vec<(u64, NodeId)> = Vec::new();
+    for id in inclusive.nodes() {
+        let (left, right) = inclusive.get(id);
+        let width = left.max(right);
+        candidates += 1;
+        if width >= narrowest && usize::from(depth[id.0 as usize]) <= limits.depth_max {
+            order.push((width, id));
+        }
+    }
     // Widest first; a parent is at least as wide as its child and has the lower number, so every
     // prefix of this order is a tree. That holds for the larger of two sides as well.
-    order.sort_unstable_by(|a, b| b.1.cmp(&a.1).then(a.0.cmp(&b.0)));
-    order.truncate(limits.frames_max);
-    let drawn: HashMap<NodeId, ()> = order.iter().map(|(n, _)| (*n, ())).collect();
+    let wider = |a: &(u64, NodeId), b: &(u64, NodeId)| b.0.cmp(&a.0).then(a.1.cmp(&b.1));
+    if order.len() > limits.frames_max {
+        if limits.frames_max > 0 {
+            order.select_nth_unstable_by(limits.frames_max - 1, wider);
+        }
+        order.truncate(limits.frames_max);
+    }
+    let drawn = order.len();
 
+    // What of a frame's value is not in frames drawn on it.
+    let mut own: BTreeMap<NodeId, (u64, u64)> = order
+        .iter()
+        .map(|(_, id)| (*id, inclusive.get(*id)))
+        .collect();
+    own.insert(ROOT, (difference.left_total, difference.right_total));
+    for (_, id) in &order {
+        let (left, right) = inclusive.get(*id);
+        let above = tree.get(*id).map_or(ROOT, |n| n.parent);
+        if let Some(own) = own.get_mut(&above) {
+            *own = (own.0.saturating_sub(left), own.1.saturating_sub(right));
+        }
+    }
     let mut lines: BTreeMap<Vec<String>, (u64, u64)> = BTreeMap::new();
+    let mut add = |path: Vec<String>, left: u64, right: u64| {
+        if (left, right) != (0, 0) {
+            let line = lines.entry(path).or_default();
+            line.0 = line.0.saturating_add(left);
+            line.1 = line.1.saturating_add(right);
+        }
+    };
     let mut depth_capped = false;
-    let mut labels: HashMap<NodeId, Vec<String>> = HashMap::default();
-    for row in &difference.rows {
-        let mut at = row.node;
-        let mut capped = false;
-        while at != super::ROOT && !drawn.contains_key(&at) {
-            capped |= depth.get(&at).is_some_and(|d| *d > limits.depth_max);
-            at = tree.get(at).map_or(super::ROOT, |n| n.parent);
+    for (id, (left, right)) in own {
+        let path = path_labels(tree, frames, id);
+        if path.len() < limits.depth_max || id == ROOT {
+            add(path, left, right);
+            continue;
         }
-        let mut path = labels
-            .entry(at)
-            .or_insert_with(|| path_labels(tree, frames, at))
-            .clone();
-        if capped && path.len() >= limits.depth_max {
-            path.push("[deeper]".to_owned());
-            depth_capped = true;
-        }
-        let line = lines.entry(path).or_default();
-        line.0 = line.0.saturating_add(row.left);
-        line.1 = line.1.saturating_add(row.right);
+        // At the deepest level: what lies below goes into one marker.
+        let row = difference.row(id);
+        let (self_left, self_right) = row.map_or((0, 0), |r| (r.left, r.right));
+        let mut deeper = path.clone();
+        deeper.push("[deeper]".to_owned());
+        let below = (
+            left.saturating_sub(self_left),
+            right.saturating_sub(self_right),
+        );
+        depth_capped |= below != (0, 0);
+        add(path, left.min(self_left), right.min(self_right));
+        add(deeper, below.0, below.1);
     }
     Drawing {
         stacks: lines
@@ -109,8 +135,8 @@ pub fn draw(
                 right,
             })
             .collect(),
-        frames: drawn.len(),
-        hidden_frames: candidates - drawn.len(),
+        frames: drawn,
+        hidden_frames: candidates - drawn,
         depth_capped,
     }
 }
@@ -124,16 +150,11 @@ fn path_labels(tree: &Tree, frames: &FrameTable, node: NodeId) -> Vec<String> {
     tree.stack(node).into_iter().map(label).collect()
 }
 
-fn depths(tree: &Tree, nodes: &BTreeMap<NodeId, (u64, u64)>) -> HashMap<NodeId, usize> {
-    let mut depth: HashMap<NodeId, usize> = HashMap::default();
-    for &id in nodes.keys() {
-        // Ids rise and parents come first, and every ancestor of a node is in the map.
-        let above = tree
-            .get(id)
-            .and_then(|n| depth.get(&n.parent))
-            .copied()
-            .unwrap_or(0);
-        depth.insert(id, above + 1);
+/// How many frames lie between the root and each node, itself included.
+fn depths(tree: &Tree) -> Vec<u16> {
+    let mut depth = vec![0_u16; tree.len()];
+    for (id, node) in tree.as_slice().iter().enumerate().skip(1) {
+        depth[id] = depth[node.parent.0 as usize].saturating_add(1);
     }
     depth
 }

@@ -3,9 +3,12 @@
 //! In: names, modules, function starts. Out: ids and merge keys. Never: a run-time address in a
 //! key (it would differ in each process and nothing would merge).
 
-use foldhash::HashMap;
+use foldhash::fast::RandomState;
+use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
 use serde::{Deserialize, Serialize};
 use std::fmt::{self, Write as _};
+use std::hash::BuildHasher as _;
 
 /// Where a frame's code runs, or what it stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -147,7 +150,7 @@ impl Frame {
 
     /// What makes two frames the same when profiles are added.
     #[must_use]
-    pub fn key(&self) -> FrameKey {
+    pub fn key(&self) -> FrameKey<'_> {
         let unnamed = self.name.is_empty();
         let lined = matches!(
             self.kind,
@@ -155,13 +158,9 @@ impl Frame {
         );
         FrameKey {
             kind: self.kind,
-            name: self.name.clone(),
-            module: self.module.clone(),
-            file: if lined {
-                self.file.clone()
-            } else {
-                String::new()
-            },
+            name: &self.name,
+            module: &self.module,
+            file: if lined { &self.file } else { "" },
             line: if lined { self.line } else { 0 },
             build_id: if unnamed { self.build_id } else { None },
             address: if unnamed { self.address } else { 0 },
@@ -235,12 +234,12 @@ impl Frame {
 }
 
 /// What makes two frames the same. See [`Frame::key`].
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct FrameKey {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct FrameKey<'a> {
     kind: FrameKind,
-    name: String,
-    module: String,
-    file: String,
+    name: &'a str,
+    module: &'a str,
+    file: &'a str,
     line: u32,
     build_id: Option<BuildId>,
     address: u64,
@@ -254,27 +253,39 @@ pub struct FrameId(pub u32);
 #[derive(Clone, Debug, Default)]
 pub struct FrameTable {
     frames: Vec<Frame>,
-    by_key: HashMap<FrameKey, FrameId>,
+    /// Frame numbers by key; the keys stand in `frames` and are not repeated here.
+    by_key: HashTable<FrameId>,
+    state: RandomState,
 }
 
 impl FrameTable {
     /// The id of `frame`, which is added when its key is new.
     pub fn intern(&mut self, frame: &Frame) -> FrameId {
         let key = frame.key();
-        if let Some(&id) = self.by_key.get(&key) {
-            self.frames[id.0 as usize].unite(frame);
-            return id;
+        let (frames, state) = (&mut self.frames, &self.state);
+        let same = |id: &FrameId| frames[id.0 as usize].key() == key;
+        let hash_of = |id: &FrameId| state.hash_one(frames[id.0 as usize].key());
+        match self.by_key.entry(state.hash_one(key), same, hash_of) {
+            Entry::Occupied(there) => {
+                let id = *there.get();
+                frames[id.0 as usize].unite(frame);
+                id
+            }
+            Entry::Vacant(room) => {
+                let id = FrameId(u32::try_from(frames.len()).unwrap_or(u32::MAX));
+                room.insert(id);
+                frames.push(frame.clone());
+                id
+            }
         }
-        let id = FrameId(u32::try_from(self.frames.len()).unwrap_or(u32::MAX));
-        self.frames.push(frame.clone());
-        self.by_key.insert(key, id);
-        id
     }
 
     /// The id of `frame`, if its key is there.
     #[must_use]
     pub fn find(&self, frame: &Frame) -> Option<FrameId> {
-        self.by_key.get(&frame.key()).copied()
+        let key = frame.key();
+        let same = |id: &FrameId| self.frames[id.0 as usize].key() == key;
+        self.by_key.find(self.state.hash_one(key), same).copied()
     }
 
     /// The frame with this number.

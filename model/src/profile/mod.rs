@@ -10,12 +10,13 @@ mod frame;
 mod measure;
 mod merge;
 mod normalise;
+mod part;
 mod record;
 mod series;
 mod tree;
 
 pub use counter::{CounterKind, CounterRow, CounterSource};
-pub use diff::{DiffRow, Difference, diff};
+pub use diff::{DiffRow, Difference, Inclusive, diff};
 pub use draw::{DrawLimits, Drawing, DrawnStack, draw};
 pub use frame::{BuildId, Frame, FrameId, FrameKey, FrameKind, FrameTable};
 pub use measure::{MEASURES_MAX, Measure, Values, add_values};

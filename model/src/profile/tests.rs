@@ -155,11 +155,25 @@ proptest! {
         let right = a.select(|s| s.host != "host-0");
         let d = diff(&left, &right, 1);
         let limits = DrawLimits { frames_max, depth_max, width_min: 0.01 };
-        let drawing = draw(&a.tree, &a.frames, &d, limits);
+        let inclusive = d.inclusive(&a.tree);
+        let drawing = draw(&a.tree, &a.frames, &d, &inclusive, limits);
         prop_assert_eq!(drawing.stacks.iter().map(|s| s.left).sum::<u64>(), d.left_total);
         prop_assert_eq!(drawing.stacks.iter().map(|s| s.right).sum::<u64>(), d.right_total);
         prop_assert!(drawing.frames <= frames_max);
         prop_assert!(drawing.stacks.iter().all(|s| s.labels.len() <= depth_max + 1));
+        // The same by walking up from every row.
+        let mut slowly: BTreeMap<NodeId, (u64, u64)> = BTreeMap::new();
+        for row in &d.rows {
+            let mut at = row.node;
+            while let Some(node) = a.tree.get(at) {
+                let sum = slowly.entry(at).or_default();
+                *sum = (sum.0 + row.left, sum.1 + row.right);
+                at = node.parent;
+            }
+        }
+        slowly.retain(|_, v| *v != (0, 0));
+        let quickly: BTreeMap<NodeId, (u64, u64)> = inclusive.nodes().map(|n| (n, inclusive.get(n))).collect();
+        prop_assert_eq!(&quickly, &slowly);
     }
 }
 

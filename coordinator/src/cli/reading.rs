@@ -1,0 +1,256 @@
+//! Files and pipes, read piece by piece. In: a path or `-`, and how it is to be read. Out: bytes
+//! for an import, a bar for people who wait, and what weakens the result as findings. Never: a
+//! whole text in memory.
+
+use super::output::{Output, usage};
+use anyhow::Context as _;
+use clap::Args;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use model::format::fold::FoldLimits;
+use model::format::import::{Format, Import, ImportError, ImportOptions, ImportStats, Imported};
+use model::format::perf_script::PerfOptions;
+use model::{Finding, FindingCode};
+use std::fs::File;
+use std::io::{IsTerminal as _, Read};
+use std::path::Path;
+
+/// Bytes that are read at once.
+const PIECE_BYTES: usize = 1 << 20;
+/// A bar for less than this would only flicker.
+const BAR_AFTER_BYTES: u64 = 16 << 20;
+
+/// How inputs are read.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "How inputs are read")]
+pub struct ReadArgs {
+    /// auto, stap, perf, folded, pprof, bpftrace, dtrace or ffz
+    #[arg(long, value_name = "FORMAT", default_value = "auto", value_parser = parse_from)]
+    from: From,
+    /// Keep the offset of frames without a name, where the input has one
+    #[arg(long)]
+    keep_offsets: bool,
+    /// Of `perf script` text: only samples of this event (default: of the first that is met)
+    #[arg(long, value_name = "EVENT")]
+    event_filter: Option<String>,
+    /// Of `perf script` text: tell threads apart, not processes only
+    #[arg(long)]
+    tid: bool,
+    /// Most nodes of the call tree; stacks beyond it are counted under [pruned]
+    #[arg(long, value_name = "NODES", default_value_t = FoldLimits::default().nodes_max)]
+    nodes_max: usize,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct From(Option<Format>);
+
+fn parse_from(word: &str) -> Result<From, String> {
+    if word == "auto" {
+        return Ok(From(None));
+    }
+    Format::by_word(word).map(|f| From(Some(f))).ok_or_else(|| {
+        let words: Vec<&str> = Format::ALL.iter().map(|f| f.word()).collect();
+        format!("use auto, {}", words.join(", "))
+    })
+}
+
+impl Default for ReadArgs {
+    fn default() -> Self {
+        Self {
+            from: From(None),
+            keep_offsets: false,
+            event_filter: None,
+            tid: false,
+            nodes_max: FoldLimits::default().nodes_max,
+        }
+    }
+}
+
+impl ReadArgs {
+    /// The same for the import; `host` is the one that stacks without a host belong to.
+    pub fn options(&self, host: &str) -> ImportOptions {
+        ImportOptions {
+            format: self.from.0,
+            keep_offsets: self.keep_offsets,
+            limits: FoldLimits {
+                nodes_max: self.nodes_max.min(u32::MAX as usize / 4),
+                ..FoldLimits::default()
+            },
+            perf: PerfOptions {
+                event: self.event_filter.clone(),
+                by_tid: self.tid,
+                ..PerfOptions::default()
+            },
+            ..ImportOptions::new(host)
+        }
+    }
+}
+
+/// An input that is open.
+pub struct Opened {
+    name: String,
+    len: Option<u64>,
+    from: Box<dyn Read>,
+}
+
+impl Opened {
+    /// Opens a file, or stdin for `-`.
+    pub fn open(word: &str) -> anyhow::Result<Self> {
+        if word == "-" {
+            if std::io::stdin().is_terminal() {
+                return Err(usage(
+                    "stdin is a terminal; name a file or pipe stacks in (such as `perf script | fleetflame …`)",
+                ));
+            }
+            return Ok(Self {
+                name: "stdin".to_owned(),
+                len: None,
+                from: Box::new(std::io::stdin().lock()),
+            });
+        }
+        let file = File::open(word).with_context(|| format!("failed to open {word}"))?;
+        let about = file.metadata().ok().filter(std::fs::Metadata::is_file);
+        Ok(Self {
+            name: word.to_owned(),
+            len: about.map(|m| m.len()),
+            from: Box::new(file),
+        })
+    }
+
+    /// Reads all of it into `import`.
+    pub fn feed(mut self, import: &mut Import, output: &Output) -> anyhow::Result<()> {
+        let shown = std::io::stderr().is_terminal() && !output.is_quiet();
+        let bar = self.bar();
+        let mut piece = vec![0; PIECE_BYTES];
+        loop {
+            let got = match self.from.read(&mut piece) {
+                Ok(got) => got,
+                Err(e) if e.kind() == std::io::ErrorKind::Interrupted => continue,
+                Err(e) => return Err(e).with_context(|| format!("failed to read {}", self.name)),
+            };
+            if got == 0 {
+                break;
+            }
+            import
+                .feed(&piece[..got])
+                .map_err(|e| unreadable(&self.name, e))?;
+            let before = bar.position();
+            bar.inc(got as u64);
+            if before < BAR_AFTER_BYTES && bar.position() >= BAR_AFTER_BYTES && shown {
+                bar.set_draw_target(ProgressDrawTarget::stderr_with_hz(5));
+            }
+        }
+        bar.finish_and_clear();
+        Ok(())
+    }
+
+    /// A bar that is not shown yet.
+    fn bar(&self) -> ProgressBar {
+        let (bar, template) = match self.len {
+            Some(len) => (
+                ProgressBar::new(len),
+                "{prefix} [{bar:32}] {bytes}/{total_bytes}, {bytes_per_sec}, {eta} left",
+            ),
+            None => (
+                ProgressBar::no_length(),
+                "{prefix} {spinner} {bytes}, {bytes_per_sec}",
+            ),
+        };
+        bar.set_draw_target(ProgressDrawTarget::hidden());
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            bar.set_style(style.progress_chars("=> "));
+        }
+        bar.set_prefix(self.name.clone());
+        bar
+    }
+}
+
+/// An input that cannot be read, with its name. A format that is none is the user's to know.
+pub fn unreadable(name: &str, error: ImportError) -> anyhow::Error {
+    match error {
+        ImportError::Unknown(what) => usage(format!("{name}: {what}")),
+        error => anyhow::Error::new(error).context(format!("failed to read {name}")),
+    }
+}
+
+/// What an input is called without its folders and its endings, such as `.folded`, `.pb.gz`.
+pub fn stem(word: &str) -> String {
+    let name = Path::new(word).file_name();
+    let name = name.map_or_else(|| word.to_owned(), |n| n.to_string_lossy().into_owned());
+    let mut stem = name.as_str();
+    for ending in [
+        ".gz", ".txt", ".folded", ".ffz", ".pb", ".pprof", ".perf", ".bt", ".stap", ".out",
+    ] {
+        stem = stem
+            .strip_suffix(ending)
+            .filter(|s| !s.is_empty())
+            .unwrap_or(stem);
+    }
+    stem.to_owned()
+}
+
+/// What weakens what was read, for people and machines.
+pub fn findings(name: &str, imported: &Imported) -> Vec<Finding> {
+    let stats = &imported.stats;
+    let mut findings = Vec::new();
+    for (kind, lines) in stats.foreign.kinds() {
+        let said = format!(
+            "{} lines ({}) of {name} are {kind}; {}",
+            lines.lines,
+            bytes_in_words(lines.bytes),
+            lines.examples.join("; ")
+        );
+        findings.push(Finding::new(FindingCode::InputSkipped, said));
+    }
+    for (note, times) in &stats.notes {
+        let said = format!("{name}: {note} ({times} times)");
+        findings.push(Finding::new(FindingCode::InputWeak, said));
+    }
+    if stats.pruned > 0 || stats.deeper > 0 {
+        let said = format!(
+            "{} of {} samples of {name} stand under [pruned] and {} under [deeper]",
+            stats.pruned, stats.samples, stats.deeper
+        );
+        findings.push(Finding::new(FindingCode::InputPruned, said));
+    }
+    findings
+}
+
+/// The line under a picture about what was read.
+pub fn coverage(name: &str, stats: &ImportStats) -> String {
+    let mut line = format!("from {name}");
+    if stats.foreign.lines() > 0 {
+        let (lines, bytes) = (stats.foreign.lines(), stats.foreign.bytes());
+        line.push_str(&format!(
+            ", {lines} lines ({}) were no stacks",
+            bytes_in_words(bytes)
+        ));
+    }
+    if stats.pruned + stats.deeper > 0 {
+        #[expect(clippy::cast_precision_loss, reason = "a percentage for people")]
+        let share = (stats.pruned + stats.deeper) as f64 * 100.0 / stats.samples.max(1) as f64;
+        line.push_str(&format!(", {share:.2} % of samples pruned"));
+    }
+    line
+}
+
+/// Bytes as people say them: 999 B, 1.2 kB, 399 MB.
+fn bytes_in_words(bytes: u64) -> String {
+    indicatif::DecimalBytes(bytes).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_lose_their_endings() {
+        for (word, name) in [
+            ("/tmp/kong-1.folded", "kong-1"),
+            ("kong-1.pb.gz", "kong-1"),
+            ("a.b.out", "a.b"),
+            (".folded", ".folded"),
+        ] {
+            assert_eq!(stem(word), name);
+        }
+    }
+}
