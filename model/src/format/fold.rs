@@ -10,7 +10,7 @@
 //! line.
 
 use crate::profile::{
-    Frame, FrameId, FrameKind, Measure, Profile, Series, SeriesId, Values, add_values,
+    Frame, FrameId, FrameKind, Measure, NodeId, Profile, ROOT, Series, SeriesId, Values, add_values,
 };
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
@@ -70,6 +70,8 @@ pub struct Fold {
     pruned: Values,
     deeper: Values,
     turned: Vec<FrameId>,
+    /// The last stack from the root, as far as it is in the tree.
+    path: Vec<(FrameId, NodeId)>,
 }
 
 impl Fold {
@@ -90,6 +92,7 @@ impl Fold {
             pruned: Values::default(),
             deeper: Values::default(),
             turned: Vec::new(),
+            path: Vec::new(),
         }
     }
 
@@ -237,19 +240,24 @@ impl Fold {
 
     /// Adds one stack whose first frame is the root.
     pub fn add_root_first(&mut self, series: SeriesId, root_first: &[FrameId], values: &Values) {
+        // Neighbours in an input share most of their way from the root; that part needs no table.
+        let same = self.path.iter().zip(root_first);
+        let same = same.take_while(|((frame, _), now)| frame == *now).count();
+        self.path.truncate(same);
+        let mut at = self.path.last().map_or(ROOT, |(_, node)| *node);
         let Profile { tree, frames, .. } = &mut self.profile;
-        let mut at = crate::profile::ROOT;
-        for (depth, &frame) in root_first.iter().enumerate() {
-            if let Some(child) = tree.child(at, frame) {
+        for (depth, &frame) in root_first.iter().enumerate().skip(same) {
+            let (cut, marker) = if let Some(child) = tree.child(at, frame) {
                 at = child;
+                self.path.push((frame, at));
                 continue;
-            }
-            let (cut, marker) = if frame == PRUNED || tree.len() >= self.limits.nodes_max {
+            } else if frame == PRUNED || tree.len() >= self.limits.nodes_max {
                 (&mut self.pruned, "[pruned]")
             } else if depth >= self.limits.depth_max {
                 (&mut self.deeper, "[deeper]")
             } else {
                 at = tree.intern(at, frame);
+                self.path.push((frame, at));
                 continue;
             };
             add_values(cut, values);

@@ -53,7 +53,10 @@ pub fn parse(bytes: &[u8], host: &str) -> (Profile, FoldedStats) {
 #[derive(Debug, Default)]
 pub struct FoldedReader {
     series: Option<SeriesId>,
-    stack: Vec<FrameId>,
+    /// The frames of the last line, and where each ends in it.
+    stack: Vec<(FrameId, usize)>,
+    last: Vec<u8>,
+    ids: Vec<FrameId>,
 }
 
 impl LineReader for FoldedReader {
@@ -74,17 +77,36 @@ impl LineReader for FoldedReader {
         };
         let fold = &mut into.fold;
         let series = *self.series.get_or_insert_with(|| fold.whole());
-        self.stack.clear();
-        let mut from = 0;
-        for end in memchr::memchr_iter(b';', frames).chain([frames.len()]) {
-            self.stack.push(fold.label(&frames[from..end]));
+        // Neighbours share most of their way from the root: those labels are not looked up again.
+        let same = same_bytes(&self.last, frames);
+        let whole = self.stack.partition_point(|(_, end)| *end < same);
+        self.stack.truncate(whole);
+        self.ids.truncate(whole);
+        let mut from = self.stack.last().map_or(0, |(_, end)| end + 1);
+        let rest = &frames[from..];
+        let first = from;
+        for end in memchr::memchr_iter(b';', rest).chain([rest.len()]) {
+            let end = first + end;
+            let frame = fold.label(&frames[from..end]);
+            self.stack.push((frame, end));
+            self.ids.push(frame);
             from = end + 1;
         }
-        fold.add_root_first(series, &self.stack, &[count, 0, 0]);
+        self.last.clear();
+        self.last.extend_from_slice(frames);
+        fold.add_root_first(series, &self.ids, &[count, 0, 0]);
         into.stats.stacks += 1;
     }
 
     fn end(&mut self, _: &mut Intake) {}
+}
+
+/// How many bytes two texts share from their beginning.
+fn same_bytes(a: &[u8], b: &[u8]) -> usize {
+    let words = a.chunks_exact(8).zip(b.chunks_exact(8));
+    let same = 8 * words.take_while(|(a, b)| a == b).count();
+    let rest = a[same..].iter().zip(&b[same..]);
+    same + rest.take_while(|(a, b)| a == b).count()
 }
 
 /// Stack and count of a line; none when it is no folded stack. Fractions are rounded.
