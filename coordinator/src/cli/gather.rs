@@ -5,9 +5,14 @@ use super::input::{self, Input, Named, Root};
 use super::output::{Output, usage};
 use super::reading::{self, ReadArgs, unreadable};
 use crate::render::{Side, View, ViewBuilder};
+use anyhow::Context as _;
 use model::Finding;
+use model::format::ffz::{AddError, Limits, add_rows, decode_head};
 use model::format::import::{Detection, Import, ImportStats};
+use model::profile::{NodeId, Process, Profile, Series, SeriesId, Values, add_values};
 use serde_json::json;
+use std::collections::BTreeSet;
+use std::path::Path;
 
 /// The sum of some inputs.
 pub struct Gathered {
@@ -59,9 +64,10 @@ pub fn gather(
     let mut import: Option<Import> = None;
     let (mut texts, mut names, mut units) = (Vec::new(), Vec::new(), Vec::new());
     let (mut lines, mut findings) = (Vec::new(), Vec::new());
+    let mut files = Files::default();
     for word in words {
         match input::find(word, root)? {
-            Named::Profile(one) => {
+            Named::Run(one) => {
                 let Input {
                     name,
                     profile,
@@ -75,6 +81,10 @@ pub fn gather(
                 names.push(name);
                 lines.push(coverage);
                 findings.extend(more);
+            }
+            Named::Ffz(path) => {
+                files.add(&path)?;
+                names.push(reading::stem(word));
             }
             Named::Stacks(opened) => {
                 let name = if word == "-" { "stdin" } else { word };
@@ -99,6 +109,17 @@ pub fn gather(
         stats = imported.stats;
         detections = texts.into_iter().zip(imported.detections).collect();
     }
+    for sum in &files.sums {
+        builder.add_lists(&sum.profile, &sum.lists, Side::Left);
+        builder.add(&sum.profile, |_| true, 0, Side::Left);
+        units.extend(sum.profile.measures.first().map(|m| m.name.clone()));
+    }
+    if !files.names.is_empty() {
+        lines.push(input::without_coverage(
+            files.hosts.len(),
+            &in_words(&files.names),
+        ));
+    }
     units.sort_unstable();
     units.dedup();
     if units.len() > 1 {
@@ -116,6 +137,86 @@ pub fn gather(
         stats,
         detections,
     })
+}
+
+/// ffz files that lie by themselves: their totals go into one sum for each set of measures.
+#[derive(Default)]
+struct Files {
+    sums: Vec<Sum>,
+    hosts: BTreeSet<String>,
+    names: Vec<String>,
+}
+
+/// More process groups than this are kept in tables: a list for each would be as long as the tree.
+const LISTS_MAX: usize = 64;
+
+#[derive(Default)]
+struct Sum {
+    /// The dictionary, and the totals of groups beyond [`LISTS_MAX`].
+    profile: Profile,
+    /// For each process group the first measure by node number: most nodes of many hosts have a
+    /// value in the end, and a list is found faster than an entry.
+    lists: Vec<Vec<u64>>,
+}
+
+impl Sum {
+    fn add(&mut self, bytes: &[u8], group: impl FnMut(&Series) -> Series) -> Result<(), AddError> {
+        let Self { profile, lists } = self;
+        let mut tables = std::mem::take(&mut profile.totals);
+        let row = |series: SeriesId, node: NodeId, values: &Values| {
+            let (list, at) = (series.0 as usize, node.0 as usize);
+            if list >= LISTS_MAX {
+                let totals = tables.entry(series).or_default();
+                add_values(totals.entry(node).or_default(), values);
+                return;
+            }
+            if lists.len() <= list {
+                lists.resize(list + 1, Vec::new());
+            }
+            let list = &mut lists[list];
+            if list.len() <= at {
+                list.resize(at + 1, 0);
+            }
+            list[at] = list[at].saturating_add(values[0]);
+        };
+        let added = add_rows(profile, bytes, Limits::FILE, group, row);
+        profile.totals = tables;
+        added
+    }
+}
+
+impl Files {
+    fn add(&mut self, path: &Path) -> anyhow::Result<()> {
+        let name = path.display();
+        let what = || format!("failed to read {name}");
+        let bytes = std::fs::read(path).with_context(what)?;
+        let (head, _) = decode_head(&bytes, Limits::FILE).with_context(what)?;
+        let same = |s: &Sum| s.profile.probe == head.probe && s.profile.measures == head.measures;
+        let at = self.sums.iter().position(same);
+        let at = at.unwrap_or_else(|| {
+            self.sums.push(Sum::default());
+            self.sums.len() - 1
+        });
+        let hosts = &mut self.hosts;
+        // Only the process group shows in a picture.
+        let group = |series: &Series| {
+            if !hosts.contains(&series.host) {
+                hosts.insert(series.host.clone());
+            }
+            let process = Process {
+                role: series.process.role.clone(),
+                comm: series.process.comm.clone(),
+                ..Process::default()
+            };
+            Series {
+                process,
+                ..Series::default()
+            }
+        };
+        self.sums[at].add(&bytes, group).with_context(what)?;
+        self.names.push(name.to_string());
+        Ok(())
+    }
 }
 
 /// An import's error concerns the input that was fed last.

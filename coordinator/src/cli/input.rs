@@ -85,8 +85,10 @@ impl Input {
 pub enum Named {
     /// A file of stacks, or stdin.
     Stacks(Opened),
-    /// A run, a part of one, or an ffz file.
-    Profile(Box<Input>),
+    /// An ffz file that lies by itself.
+    Ffz(PathBuf),
+    /// A run or a part of one.
+    Run(Box<Input>),
 }
 
 /// Finds what `word` names: `-`, a file, a run, `RUN:HOST` or `RUN:rest-of:HOST`.
@@ -97,7 +99,7 @@ pub fn find(word: &str, root: &Root) -> anyhow::Result<Named> {
     let path = Path::new(word);
     if path.exists() && !path.is_dir() {
         if is_ffz(path) {
-            return Ok(Named::Profile(Box::new(from_ffz(word)?)));
+            return Ok(Named::Ffz(path.to_owned()));
         }
         return Ok(Named::Stacks(Opened::open(word)?));
     }
@@ -113,13 +115,14 @@ pub fn find(word: &str, root: &Root) -> anyhow::Result<Named> {
         )));
     }
     let run = root.store().open(run)?;
-    Ok(Named::Profile(Box::new(from_run(&run, part)?)))
+    Ok(Named::Run(Box::new(from_run(&run, part)?)))
 }
 
 /// Reads what `word` names as one profile.
 pub fn read(word: &str, root: &Root, how: &ReadArgs, output: &Output) -> anyhow::Result<Input> {
     let opened = match find(word, root)? {
-        Named::Profile(input) => return Ok(*input),
+        Named::Run(input) => return Ok(*input),
+        Named::Ffz(_) => return from_ffz(word),
         Named::Stacks(opened) => opened,
     };
     let name = if word == "-" { "stdin" } else { word };
@@ -169,17 +172,23 @@ fn is_ffz(path: &Path) -> bool {
             .is_ok_and(|mut f| f.read_exact(&mut head).is_ok() && head == *b"ffz")
 }
 
-fn from_ffz(word: &str) -> anyhow::Result<Input> {
+/// The line under a picture of files that lie by themselves.
+pub fn without_coverage(hosts: usize, files: &str) -> String {
+    let plural = if hosts == 1 { "" } else { "s" };
+    format!("{hosts} host{plural}, from {files} without the coverage of a run")
+}
+
+/// Reads an ffz file that lies by itself.
+pub fn from_ffz(word: &str) -> anyhow::Result<Input> {
     let bytes = std::fs::read(word).with_context(|| format!("failed to read {word}"))?;
     let profile = decode_profile(&bytes, Limits::FILE, Want::Totals)
         .with_context(|| format!("failed to read {word}"))?;
     let hosts = profile.hosts().len();
-    let plural = if hosts == 1 { "" } else { "s" };
     Ok(Input {
         name: reading::stem(word),
         profile,
         part: Part::Whole,
-        coverage: format!("{hosts} host{plural}, from {word} without its run's coverage"),
+        coverage: without_coverage(hosts, word),
         findings: Vec::new(),
         record: None,
     })

@@ -4,12 +4,13 @@
 use super::export::{self, ExportFormat};
 use super::fold::{tell, write_folded};
 use super::gather::{gather, in_words};
-use super::input::{self, Named, Root};
+use super::input::{self, Input, Named, Root};
 use super::output::Output;
 use super::reading::{self, ReadArgs, unreadable};
 use super::{COMPLETE, NOTHING};
 use clap::Args;
-use model::format::import::Import;
+use model::Finding;
+use model::format::import::{Import, ImportError};
 use serde_json::json;
 use std::path::PathBuf;
 
@@ -52,10 +53,12 @@ pub fn merge(args: &MergeArgs, output: &Output) -> anyhow::Result<u8> {
     for word in &args.inputs {
         let name = if word == "-" { "stdin" } else { word };
         match input::find(word, &args.root)? {
-            Named::Profile(one) => {
-                findings.extend(one.findings.iter().cloned());
-                coverage.push(one.coverage.clone());
-                import.add(one.wanted()).map_err(|e| unreadable(name, e))?;
+            Named::Run(one) => add(*one, &mut import, &mut findings, &mut coverage)
+                .map_err(|e| unreadable(name, e))?,
+            Named::Ffz(_) => {
+                let one = input::from_ffz(word)?;
+                add(one, &mut import, &mut findings, &mut coverage)
+                    .map_err(|e| unreadable(name, e))?;
             }
             Named::Stacks(opened) => {
                 let host = reading::stem(name);
@@ -81,4 +84,15 @@ pub fn merge(args: &MergeArgs, output: &Output) -> anyhow::Result<u8> {
         output.talk_findings(&findings);
     }
     Ok(if total == 0 { NOTHING } else { COMPLETE })
+}
+
+fn add(
+    one: Input,
+    import: &mut Import,
+    findings: &mut Vec<Finding>,
+    coverage: &mut Vec<String>,
+) -> Result<(), ImportError> {
+    findings.extend(one.findings.iter().cloned());
+    coverage.push(one.coverage.clone());
+    import.add(one.wanted())
 }

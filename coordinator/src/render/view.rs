@@ -80,7 +80,8 @@ impl View {
 #[derive(Debug, Default)]
 pub struct ViewBuilder {
     view: View,
-    sums: BTreeMap<NodeId, (u64, u64)>,
+    /// Both sides by node number.
+    sums: Vec<(u64, u64)>,
     reverse: bool,
 }
 
@@ -103,35 +104,53 @@ impl ViewBuilder {
         measure: usize,
         side: Side,
     ) {
-        let mut numbers = Numbers {
-            frames: vec![None; profile.frames.len()],
-            nodes: BTreeMap::new(),
-        };
+        let mut numbers = Numbers::of(profile);
         for (id, totals) in &profile.totals {
             let Some(series) = profile.series.get(*id).filter(|s| wanted(s)) else {
                 continue;
             };
-            let top = self.group(series);
             // Sorted, so that the same profile always gives the same numbers and picture.
             let mut rows: Vec<(NodeId, u64)> = totals
                 .iter()
                 .map(|(n, v)| (*n, v.get(measure).copied().unwrap_or(0)))
                 .collect();
             rows.sort_unstable();
-            for (node, value) in rows.into_iter().filter(|r| r.1 > 0) {
-                let node = if self.reverse {
-                    self.place_reversed(profile, &mut numbers, top, node)
-                } else {
-                    self.place(profile, &mut numbers, top, node)
-                };
-                let sum = self.sums.entry(node).or_default();
-                let sum = if side == Side::Left {
-                    &mut sum.0
-                } else {
-                    &mut sum.1
-                };
-                *sum = sum.saturating_add(value);
+            self.add_rows(profile, &mut numbers, series, rows.into_iter(), side);
+        }
+    }
+
+    /// Adds values that stand beside the totals of `profile`: one list by node number for each
+    /// series.
+    pub fn add_lists(&mut self, profile: &Profile, values: &[Vec<u64>], side: Side) {
+        let mut numbers = Numbers::of(profile);
+        for (series, values) in profile.series.as_slice().iter().zip(values) {
+            let rows = (0_u32..).map(NodeId).zip(values.iter().copied());
+            self.add_rows(profile, &mut numbers, series, rows, side);
+        }
+    }
+
+    fn add_rows(
+        &mut self,
+        profile: &Profile,
+        numbers: &mut Numbers,
+        series: &Series,
+        rows: impl Iterator<Item = (NodeId, u64)>,
+        side: Side,
+    ) {
+        let top = self.group(series);
+        for (node, value) in rows.filter(|r| r.1 > 0) {
+            let node = if self.reverse {
+                self.place_reversed(profile, numbers, top, node)
+            } else {
+                self.place(profile, numbers, top, node)
+            };
+            let node = node.0 as usize;
+            if self.sums.len() <= node {
+                self.sums.resize(self.view.tree.len(), (0, 0));
             }
+            let (left, right) = &mut self.sums[node];
+            let sum = if side == Side::Left { left } else { right };
+            *sum = sum.saturating_add(value);
         }
     }
 
@@ -139,7 +158,8 @@ impl ViewBuilder {
     #[must_use]
     pub fn build(mut self) -> View {
         let difference = &mut self.view.difference;
-        for (node, (left, right)) in self.sums {
+        let sums = (0_u32..).map(NodeId).zip(self.sums);
+        for (node, (left, right)) in sums.filter(|(_, sum)| *sum != (0, 0)) {
             difference.rows.push(DiffRow { node, left, right });
             difference.left_total = difference.left_total.saturating_add(left);
             difference.right_total = difference.right_total.saturating_add(right);
@@ -222,6 +242,15 @@ impl ViewBuilder {
 struct Numbers {
     frames: Vec<Option<FrameId>>,
     nodes: BTreeMap<NodeId, Vec<Option<NodeId>>>,
+}
+
+impl Numbers {
+    fn of(profile: &Profile) -> Self {
+        Self {
+            frames: vec![None; profile.frames.len()],
+            nodes: BTreeMap::new(),
+        }
+    }
 }
 
 fn number(

@@ -8,7 +8,7 @@ use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
 use serde::{Deserialize, Serialize};
 use std::fmt::{self, Write as _};
-use std::hash::BuildHasher as _;
+use std::hash::{BuildHasher as _, Hash, Hasher};
 
 /// Where a frame's code runs, or what it stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -148,23 +148,25 @@ impl Frame {
         Self::named(FrameKind::Marker, name, "")
     }
 
-    /// What makes two frames the same when profiles are added.
+    /// The same with its texts borrowed.
     #[must_use]
-    pub fn key(&self) -> FrameKey<'_> {
-        let unnamed = self.name.is_empty();
-        let lined = matches!(
-            self.kind,
-            FrameKind::Lua | FrameKind::Jit | FrameKind::Inline
-        );
-        FrameKey {
+    pub fn borrowed(&self) -> FrameRef<'_> {
+        FrameRef {
             kind: self.kind,
             name: &self.name,
             module: &self.module,
-            file: if lined { &self.file } else { "" },
-            line: if lined { self.line } else { 0 },
-            build_id: if unnamed { self.build_id } else { None },
-            address: if unnamed { self.address } else { 0 },
+            file: &self.file,
+            line: self.line,
+            build_id: self.build_id,
+            address: self.address,
+            racy: self.racy,
         }
+    }
+
+    /// What makes two frames the same when profiles are added.
+    #[must_use]
+    pub fn key(&self) -> FrameKey<'_> {
+        self.borrowed().key()
     }
 
     /// The frame as folded text and graphs show it: kernel frames end in `_[k]`, JIT-compiled
@@ -212,7 +214,7 @@ impl Frame {
 
     /// Takes over what the same frame from elsewhere knows more. Symmetric and associative, so
     /// that the order in which hosts are merged does not show.
-    fn unite(&mut self, other: &Frame) {
+    fn unite(&mut self, other: FrameRef<'_>) {
         self.racy |= other.racy;
         let mine = (self.build_id, self.address);
         let theirs = (other.build_id, other.address);
@@ -223,8 +225,8 @@ impl Frame {
             _ => mine.min(theirs),
         };
         (self.build_id, self.address) = best;
-        if self.file.is_empty() || (!other.file.is_empty() && other.file < self.file) {
-            self.file.clone_from(&other.file);
+        if self.file.is_empty() || (!other.file.is_empty() && other.file < self.file.as_str()) {
+            other.file.clone_into(&mut self.file);
         }
         self.line = match (self.line, other.line) {
             (0, line) | (line, 0) => line,
@@ -233,8 +235,58 @@ impl Frame {
     }
 }
 
+/// A [`Frame`] whose texts lie elsewhere, such as in a decoded block: looked up without a copy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "each is the field of the same name in Frame")]
+pub struct FrameRef<'a> {
+    pub kind: FrameKind,
+    pub name: &'a str,
+    pub module: &'a str,
+    pub file: &'a str,
+    pub line: u32,
+    pub build_id: Option<BuildId>,
+    pub address: u64,
+    pub racy: bool,
+}
+
+impl<'a> FrameRef<'a> {
+    /// What makes two frames the same when profiles are added.
+    #[must_use]
+    pub fn key(&self) -> FrameKey<'a> {
+        let unnamed = self.name.is_empty();
+        let lined = matches!(
+            self.kind,
+            FrameKind::Lua | FrameKind::Jit | FrameKind::Inline
+        );
+        FrameKey {
+            kind: self.kind,
+            name: self.name,
+            module: self.module,
+            file: if lined { self.file } else { "" },
+            line: if lined { self.line } else { 0 },
+            build_id: if unnamed { self.build_id } else { None },
+            address: if unnamed { self.address } else { 0 },
+        }
+    }
+
+    /// With texts of its own.
+    #[must_use]
+    pub fn to_frame(&self) -> Frame {
+        Frame {
+            kind: self.kind,
+            name: self.name.to_owned(),
+            module: self.module.to_owned(),
+            file: self.file.to_owned(),
+            line: self.line,
+            build_id: self.build_id,
+            address: self.address,
+            racy: self.racy,
+        }
+    }
+}
+
 /// What makes two frames the same. See [`Frame::key`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct FrameKey<'a> {
     kind: FrameKind,
     name: &'a str,
@@ -243,6 +295,16 @@ pub struct FrameKey<'a> {
     line: u32,
     build_id: Option<BuildId>,
     address: u64,
+}
+
+impl Hash for FrameKey<'_> {
+    /// Name and module tell nearly all frames apart; the rest is left to the comparison, except
+    /// where there is no name.
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write(self.name.as_bytes());
+        state.write(self.module.as_bytes());
+        state.write_u64(self.address << 32 ^ u64::from(self.line) << 8 ^ self.kind as u64);
+    }
 }
 
 /// Number of a frame in one profile's table.
@@ -261,6 +323,11 @@ pub struct FrameTable {
 impl FrameTable {
     /// The id of `frame`, which is added when its key is new.
     pub fn intern(&mut self, frame: &Frame) -> FrameId {
+        self.intern_ref(frame.borrowed())
+    }
+
+    /// The same, with a copy of the texts made only when the key is new.
+    pub fn intern_ref(&mut self, frame: FrameRef<'_>) -> FrameId {
         let key = frame.key();
         let (frames, state) = (&mut self.frames, &self.state);
         let same = |id: &FrameId| frames[id.0 as usize].key() == key;
@@ -274,7 +341,7 @@ impl FrameTable {
             Entry::Vacant(room) => {
                 let id = FrameId(u32::try_from(frames.len()).unwrap_or(u32::MAX));
                 room.insert(id);
-                frames.push(frame.clone());
+                frames.push(frame.to_frame());
                 id
             }
         }

@@ -18,7 +18,7 @@ mod tree;
 pub use counter::{CounterKind, CounterRow, CounterSource};
 pub use diff::{DiffRow, Difference, Inclusive, diff};
 pub use draw::{DrawLimits, Drawing, DrawnStack, draw};
-pub use frame::{BuildId, Frame, FrameId, FrameKey, FrameKind, FrameTable};
+pub use frame::{BuildId, Frame, FrameId, FrameKey, FrameKind, FrameRef, FrameTable};
 pub use measure::{MEASURES_MAX, Measure, Values, add_values};
 pub use merge::{Canonical, Counters, IdMap, Keep, MergeError, Profile, Totals};
 pub use normalise::{Share, share};

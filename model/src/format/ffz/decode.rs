@@ -5,7 +5,7 @@ use super::block::{Blocks, CELLS, COUNTERS, DICTIONARY, END, HEAD, TOTALS};
 use super::varint::Cursor;
 use super::{FfzError, Head, Limits};
 use crate::profile::{
-    BuildId, Cell, CounterKind, CounterRow, CounterSource, Frame, FrameId, FrameKind, IdMap,
+    BuildId, Cell, CounterKind, CounterRow, CounterSource, FrameId, FrameKind, FrameRef, IdMap,
     MEASURES_MAX, Measure, Node, NodeId, Process, Profile, Segment, Series, SeriesId, Values,
 };
 
@@ -25,6 +25,25 @@ pub enum Want {
 pub fn decode_segment(bytes: &[u8], limits: Limits) -> Result<(Head, Segment), FfzError> {
     let document = document(bytes, limits, Want::Cells)?;
     Ok((document.head, document.segment))
+}
+
+/// Reads only what a document is about, and how many frames, nodes and series it builds on.
+///
+/// # Errors
+/// [`FfzError`] that says where and how the bytes are damaged.
+pub fn decode_head(bytes: &[u8], limits: Limits) -> Result<(Head, [u32; 3]), FfzError> {
+    let mut blocks = Blocks::open(bytes, limits)?;
+    opening(&mut blocks, bytes.len())
+}
+
+/// The head block, which comes first.
+pub(super) fn opening(blocks: &mut Blocks<'_>, len: usize) -> Result<(Head, [u32; 3]), FfzError> {
+    let first = blocks.next()?.ok_or(FfzError::Truncated { at: len })?;
+    if first.kind != HEAD {
+        return Err(FfzError::Malformed("the first block is not a head"));
+    }
+    let raw = blocks.unpack(&first)?;
+    head(&mut Cursor::new(&raw))
 }
 
 /// Reads a stored profile.
@@ -49,14 +68,7 @@ struct Document {
 
 fn document(bytes: &[u8], limits: Limits, want: Want) -> Result<Document, FfzError> {
     let mut blocks = Blocks::open(bytes, limits)?;
-    let first = blocks
-        .next()?
-        .ok_or(FfzError::Truncated { at: bytes.len() })?;
-    if first.kind != HEAD {
-        return Err(FfzError::Malformed("the first block is not a head"));
-    }
-    let raw = blocks.unpack(&first)?;
-    let (head, [base_frames, base_nodes, base_series]) = head(&mut Cursor::new(&raw))?;
+    let (head, [base_frames, base_nodes, base_series]) = opening(&mut blocks, bytes.len())?;
     let mut segment = Segment {
         base_frames,
         base_nodes,
@@ -134,18 +146,18 @@ fn head(cursor: &mut Cursor<'_>) -> Result<(Head, [u32; 3]), FfzError> {
 
 /// A few bytes can name one long text a million times. So all texts of a document together, as they
 /// lie in memory, are at most this many times the raw bytes that its limits allow.
-const TEXT_BYTES_BY_RAW_BYTE: usize = 8;
+pub(super) const TEXT_BYTES_BY_RAW_BYTE: usize = 8;
 /// What a text in memory takes beside its bytes: its place in the entry, and the allocator's share.
 const TEXT_BYTES_BESIDE: usize = 32;
 
 /// A block's table of texts, and what copies of them may still take.
-struct Texts<'a, 'b> {
+pub(super) struct Texts<'a, 'b> {
     table: Vec<&'a [u8]>,
     left: &'b mut usize,
 }
 
 impl<'a, 'b> Texts<'a, 'b> {
-    fn read(cursor: &mut Cursor<'a>, left: &'b mut usize) -> Result<Self, FfzError> {
+    pub(super) fn read(cursor: &mut Cursor<'a>, left: &'b mut usize) -> Result<Self, FfzError> {
         let count = cursor.count()?;
         let mut table = Vec::with_capacity(count);
         for _ in 0..count {
@@ -163,16 +175,14 @@ impl<'a, 'b> Texts<'a, 'b> {
             .ok_or(FfzError::Malformed("a text points outside its table"))
     }
 
-    /// A copy of the text behind the next number.
-    fn text(&mut self, cursor: &mut Cursor<'_>) -> Result<String, FfzError> {
+    /// The text behind the next number, of which a copy will be made.
+    fn text(&mut self, cursor: &mut Cursor<'_>) -> Result<&'a str, FfzError> {
         let bytes = self.bytes(cursor)?;
         *self.left = self
             .left
             .checked_sub(bytes.len() + TEXT_BYTES_BESIDE)
             .ok_or(FfzError::Malformed("the texts are too large"))?;
-        std::str::from_utf8(bytes)
-            .map(str::to_owned)
-            .map_err(|_| FfzError::Malformed("a text is not UTF-8"))
+        std::str::from_utf8(bytes).map_err(|_| FfzError::Malformed("a text is not UTF-8"))
     }
 }
 
@@ -183,7 +193,7 @@ fn dictionary(
 ) -> Result<(), FfzError> {
     let mut texts = Texts::read(cursor, texts_left)?;
     for _ in 0..cursor.count()? {
-        segment.frames.push(frame(cursor, &mut texts)?);
+        segment.frames.push(frame(cursor, &mut texts)?.to_frame());
     }
     let count = cursor.count()?;
     let first = u64::from(segment.base_nodes) + segment.nodes.len() as u64;
@@ -213,26 +223,40 @@ fn dictionary(
     Ok(())
 }
 
-fn frame(cursor: &mut Cursor<'_>, texts: &mut Texts<'_, '_>) -> Result<Frame, FfzError> {
+/// A frame whose texts stay in the block.
+pub(super) fn frame<'a>(
+    cursor: &mut Cursor<'a>,
+    texts: &mut Texts<'a, '_>,
+) -> Result<FrameRef<'a>, FfzError> {
     let flags = cursor.number()?;
     let kind = FrameKind::from_u8((flags & 7) as u8)
         .filter(|_| flags < 16)
         .ok_or(FfzError::Malformed("a frame of an unknown kind"))?;
-    let mut frame = Frame::named(kind, texts.text(cursor)?, texts.text(cursor)?);
-    frame.file = texts.text(cursor)?;
-    frame.line = cursor.number_u32()?;
+    let (name, module) = (texts.text(cursor)?, texts.text(cursor)?);
+    let file = texts.text(cursor)?;
+    let line = cursor.number_u32()?;
     let id = texts.bytes(cursor)?;
-    frame.build_id = BuildId::new(id);
-    if frame.build_id.is_none() && !id.is_empty() {
+    let build_id = BuildId::new(id);
+    if build_id.is_none() && !id.is_empty() {
         return Err(FfzError::Malformed("a build-id is longer than 32 bytes"));
     }
-    frame.address = cursor.number()?;
-    frame.racy = flags & 8 != 0;
-    Ok(frame)
+    Ok(FrameRef {
+        kind,
+        name,
+        module,
+        file,
+        line,
+        build_id,
+        address: cursor.number()?,
+        racy: flags & 8 != 0,
+    })
 }
 
-fn series(cursor: &mut Cursor<'_>, texts: &mut Texts<'_, '_>) -> Result<Series, FfzError> {
-    let mut text = || texts.text(cursor);
+pub(super) fn series(
+    cursor: &mut Cursor<'_>,
+    texts: &mut Texts<'_, '_>,
+) -> Result<Series, FfzError> {
+    let mut text = || texts.text(cursor).map(str::to_owned);
     let (host, thread, engine, mode, event, comm, role) = (
         text()?,
         text()?,
@@ -301,7 +325,7 @@ fn counters(
 ) -> Result<(), FfzError> {
     let mut texts = Texts::read(cursor, texts_left)?;
     for _ in 0..cursor.count()? {
-        let host = texts.text(cursor)?;
+        let host = texts.text(cursor)?.to_owned();
         let source = match cursor.number()? {
             0 => CounterSource::Host,
             n => CounterSource::Series(SeriesId(

@@ -14,13 +14,15 @@
 //! In: profiles and segments; bytes from anywhere, hostile ones too. Out: the other of the two.
 //! Never: more memory than [`Limits`] allow, a panic on damaged bytes, or a value changed.
 
+mod add;
 mod block;
 mod decode;
 mod encode;
 mod varint;
 
+pub use add::{AddError, add_rows, add_totals};
 pub use block::{FfzError, Limits};
-pub use decode::{Want, decode_profile, decode_segment};
+pub use decode::{Want, decode_head, decode_profile, decode_segment};
 pub use encode::{ProfileWriter, encode_profile, encode_segment};
 
 use crate::profile::Measure;

@@ -19,6 +19,7 @@ pub(super) fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
 }
 
 /// Reads numbers and texts off the front of a slice.
+#[derive(Clone)]
 pub(super) struct Cursor<'a> {
     rest: &'a [u8],
 }
@@ -32,7 +33,17 @@ impl<'a> Cursor<'a> {
         self.rest.is_empty()
     }
 
+    #[inline]
     pub(super) fn number(&mut self) -> Result<u64, FfzError> {
+        // Most numbers are small.
+        if let [byte @ 0..0x80, rest @ ..] = self.rest {
+            self.rest = rest;
+            return Ok(u64::from(*byte));
+        }
+        self.long_number()
+    }
+
+    fn long_number(&mut self) -> Result<u64, FfzError> {
         let mut number = 0_u64;
         for (i, &byte) in self.rest.iter().enumerate().take(10) {
             let bits = u64::from(byte & 0x7f);
