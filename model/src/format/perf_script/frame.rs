@@ -11,11 +11,14 @@ use crate::profile::FrameKind;
 /// (`-F` without `dso`, and inlined functions with `srcline`) it has none.
 #[inline]
 pub(super) fn columns(line: &[u8]) -> Option<(FrameText<'_>, bool)> {
-    let (&tab, rest) = line.split_first()?;
-    if tab != b'\t' {
-        return None;
-    }
-    let (address, rest) = address(rest)?;
+    let rest = line.strip_prefix(b"\t")?;
+    let (address, rest) = match rest.split_first_chunk::<16>() {
+        Some((field, rest @ [b' ', ..])) if is_address(field) => {
+            let blanks = field.iter().filter(|b| **b == b' ').count();
+            (&field[blanks..], rest)
+        }
+        _ => address(rest)?,
+    };
     if rest.ends_with(b")")
         && let Some((name, module)) = split_module(rest)
     {
@@ -34,6 +37,21 @@ pub(super) fn anywhere(text_of: &[u8]) -> Option<FrameText<'_>> {
     let (address, rest) = address(trimmed)?;
     let (name, module) = split_module(rest)?;
     Some(text(address, name, module))
+}
+
+/// Without branches, other than the one in `core`.
+#[inline]
+fn is_hex(byte: u8) -> bool {
+    (byte.wrapping_sub(b'0') <= 9) | ((byte | 0x20).wrapping_sub(b'a') <= 5)
+}
+
+/// Whether a field is blanks, then hex digits to its end. Without a branch for each byte, so that
+/// the compiler takes all of them at once.
+#[inline]
+fn is_address(field: &[u8; 16]) -> bool {
+    let known = field.iter().fold(true, |all, &b| all & (is_hex(b) | (b == b' ')));
+    let gap = (0..15).fold(false, |any, i| any | ((field[i] != b' ') & (field[i + 1] == b' ')));
+    known && !gap && field[15] != b' '
 }
 
 /// Hex digits, and what follows them; with nothing before them but blanks, and a blank or nothing
@@ -108,18 +126,27 @@ fn without_offset(name: &[u8]) -> &[u8] {
     split_offset(name).0
 }
 
-/// A text, and the number of the `+0x…` at its end.
+/// A text, and the digits of the `+0x…` at its end; none where it has no such end.
 #[inline]
-pub(super) fn split_offset(text: &[u8]) -> (&[u8], Option<u64>) {
-    let mut at = text.len();
-    while at > 0 && text[at - 1].is_ascii_hexdigit() {
-        at -= 1;
+pub(super) fn split_offset(text: &[u8]) -> (&[u8], &[u8]) {
+    // The last eight bytes at once: how long an offset is cannot be foreseen, and a branch that
+    // goes wrong costs more than all of them.
+    let near = text.last_chunk::<8>().map_or(8, |tail| {
+        let hex = |i: usize| u8::from(is_hex(tail[i])) << i;
+        (0..8).fold(0, |mask, i| mask | hex(i)).leading_ones() as usize
+    });
+    let digits = if near < 8 {
+        near
+    } else {
+        let digits = text.iter().rev().take_while(|b| is_hex(**b));
+        digits.count()
+    };
+    let (before, digits) = text.split_at(text.len() - digits);
+    // The 0 of 0x is no part of the digits: x is none.
+    match before {
+        [name @ .., b'+', b'0', b'x'] if !digits.is_empty() => (name, digits),
+        _ => (text, b""),
     }
-    // The 0 of 0x was no part of the digits: x is none.
-    if at == text.len() || at < 3 || text[at - 3..at] != *b"+0x" {
-        return (text, None);
-    }
-    (&text[..at - 3], hex(&text[at..]))
 }
 
 /// A number in hex digits; none beyond 64 bits.

@@ -327,11 +327,11 @@ fn inlined(state: &mut State, into: &mut Intake, name: &[u8], first: usize, modu
 
 /// The address of an unnamed frame in its file, where the text has one that no run changes: behind
 /// the module, or as the address itself.
-fn file_address(frame: &FrameText<'_>, kind: FrameKind, dsoff: Option<u64>) -> Option<u64> {
+fn file_address(frame: &FrameText<'_>, kind: FrameKind, dsoff: &[u8]) -> Option<u64> {
     if kind != FrameKind::User || !frame.module.starts_with(b"/") || frame.module.starts_with(b"//")
     {
         return None;
     }
     let address = hex(frame.address).filter(|a| *a < FILE_ADDRESS_MAX);
-    dsoff.or(address).filter(|a| *a > 0)
+    hex(dsoff).or(address).filter(|a| *a > 0)
 }
