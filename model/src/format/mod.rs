@@ -3,6 +3,7 @@
 //! Never: a file, a socket, or memory without a bound that the caller set.
 
 pub mod bpftrace;
+pub mod compat;
 pub mod dtrace;
 pub mod ffz;
 pub mod fold;

@@ -32,6 +32,10 @@ pub struct ImportStats {
     pub nodes: usize,
     /// Distinct frames.
     pub frames: usize,
+    /// Records that the tracer itself says it lost.
+    pub lost_samples: u64,
+    /// Samples of events that were left out, by the event's name.
+    pub other_events: BTreeMap<String, u64>,
     /// What was no stack, by kind.
     pub foreign: Foreign,
     /// What weakens the result, each with how often: a truncated end, a count below zero …

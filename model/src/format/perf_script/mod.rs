@@ -2,27 +2,44 @@
 //!
 //! In: lines. Out: samples to whoever wants them ([`Samples`]), and a [`LineReader`] that folds
 //! them. Never: a line that is neither header nor frame made into one.
+//!
+//! The forms are those of perf 3.x to 6.x with any list of `-F` fields that has the stack in it;
+//! see `tools/perf/builtin-script.c` and `tools/perf/util/evsel_fprintf.c` in Linux. The forms that
+//! are read stand in docs/formats.md.
+//!
+//! [`LineReader`]: super::import::LineReader
 
-use super::import::{ImportOptions, Intake, LineReader};
+mod frame;
+mod header;
+mod parser;
+mod reader;
+
+pub use frame::{kind_of, module_of};
+pub use parser::Parser;
+pub use reader::PerfReader;
+
 use super::lines::Line;
 
 /// Which samples are taken, and as what.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PerfOptions {
-    /// Only samples of this event; else of the first that is met.
+    /// Only samples of this event; else of the first that is met. Modifiers may be left out:
+    /// `cycles` is also `cycles:ppp`.
     pub event: Option<String>,
     /// Tell threads apart.
     pub by_tid: bool,
+    /// Functions whose callers are left out.
+    pub skip_after: Vec<String>,
 }
 
 /// The header of a sample.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Header<'a> {
     /// The thread's name.
     pub comm: &'a [u8],
     /// The process, where it is printed.
     pub pid: Option<u32>,
-    /// The thread.
+    /// The thread. A lone number is taken for the thread, as perf prints it by default.
     pub tid: Option<u32>,
     /// Nanoseconds on perf's clock, where the time is printed.
     pub time_ns: Option<u64>,
@@ -53,33 +70,10 @@ pub trait Samples {
     fn end(&mut self);
     /// A line that is no part of a sample.
     fn foreign(&mut self, kind: &'static str, line: Line<'_>);
+    /// perf lost this many records (`PERF_RECORD_LOST`, `PERF_RECORD_LOST_SAMPLES`). The line is
+    /// not given to [`Samples::foreign`].
+    fn lost(&mut self, _count: u64) {}
 }
 
-/// Takes lines apart. Feeds a [`Samples`].
-#[derive(Debug, Default)]
-pub struct Parser {}
-
-impl Parser {
-    /// One line.
-    pub fn line(&mut self, _: Line<'_>, _: &mut impl Samples) {}
-
-    /// The end of the text.
-    pub fn end(&mut self, _: &mut impl Samples) {}
-}
-
-/// Folds `perf script` text.
-#[derive(Debug)]
-pub struct PerfReader {}
-
-impl PerfReader {
-    /// A reader.
-    #[must_use]
-    pub fn new(_: &ImportOptions) -> Self {
-        Self {}
-    }
-}
-
-impl LineReader for PerfReader {
-    fn line(&mut self, _: Line<'_>, _: &mut Intake) {}
-    fn end(&mut self, _: &mut Intake) {}
-}
+#[cfg(test)]
+mod tests;

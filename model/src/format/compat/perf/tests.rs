@@ -1,0 +1,1 @@
+//! Tests against outputs of the real script.
