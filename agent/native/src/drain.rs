@@ -10,6 +10,7 @@ use crate::proc;
 use crate::record::{self, Record, Sample};
 use crate::registry::{self, Registry};
 use crate::space::Space;
+use crate::steps::PeriodSteps;
 use crate::summary::Durations;
 use crate::sys;
 use crate::unwind::{Pc, Stack, StackWords, Unwinder};
@@ -65,6 +66,7 @@ pub struct Drain {
     series: HashMap<(u32, String), SeriesId>,
     threads: HashMap<(u32, u32), String>,
     ids: Vec<FrameId>,
+    steps: PeriodSteps,
     quality: Quality,
     counted: [u64; 3],
     findings: Vec<Finding>,
@@ -89,6 +91,7 @@ impl Drain {
         Self {
             unwinder: Unwinder::new(shared.interposed.clone()),
             folder: Folder::new(symbols),
+            steps: PeriodSteps::new(config.period_ns()),
             config,
             shared,
             registry,
@@ -245,7 +248,8 @@ impl Drain {
         let mut recorder = lock(&self.recorder);
         self.folder
             .fold(&mut recorder, sample.kernel_chain(), &stack, &mut self.ids);
-        recorder.add_stack(series, bin, &self.ids, &[1, slot.period_ns, 0]);
+        let cpu_ns = self.steps.rounded(series, slot.period_ns);
+        recorder.add_stack(series, bin, &self.ids, &[1, cpu_ns, 0]);
         if stack.truncated {
             recorder.count(
                 CounterSource::Series(series),

@@ -43,6 +43,7 @@ mod sampler;
 mod scan;
 mod schedstat;
 mod space;
+mod steps;
 mod summary;
 mod symbols;
 mod sys;
@@ -59,5 +60,6 @@ pub use interpose::{CaptureContext, Interposed, InterposedUnwinder, StepContext}
 pub use mode::{Mode, Priority};
 pub use registry::Window;
 pub use sampler::{Armed, Sampler};
+pub use steps::PeriodSteps;
 pub use summary::NativeSummary;
 pub use sys::{mono_ns, read_process};

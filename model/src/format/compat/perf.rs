@@ -208,7 +208,14 @@ impl Folding {
         }
         // The innermost of inlined functions is the last of a line, and the leaf comes first here.
         let (from, first) = (self.frames.len(), self.ends.len());
-        tidy(address, name, module, annotate, &mut self.frames, &mut self.ends);
+        tidy(
+            address,
+            name,
+            module,
+            annotate,
+            &mut self.frames,
+            &mut self.ends,
+        );
         if self.ends.len() - first > 1 {
             self.turn(from, first);
         }

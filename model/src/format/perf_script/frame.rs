@@ -49,8 +49,12 @@ fn is_hex(byte: u8) -> bool {
 /// the compiler takes all of them at once.
 #[inline]
 fn is_address(field: &[u8; 16]) -> bool {
-    let known = field.iter().fold(true, |all, &b| all & (is_hex(b) | (b == b' ')));
-    let gap = (0..15).fold(false, |any, i| any | ((field[i] != b' ') & (field[i + 1] == b' ')));
+    let known = field
+        .iter()
+        .fold(true, |all, &b| all & (is_hex(b) | (b == b' ')));
+    let gap = (0..15).fold(false, |any, i| {
+        any | ((field[i] != b' ') & (field[i + 1] == b' '))
+    });
     known && !gap && field[15] != b' '
 }
 
@@ -185,8 +189,16 @@ pub fn kind_of(frame: &FrameText<'_>) -> FrameKind {
 /// Names in brackets that perf gives to memory of user space.
 fn in_user_space(module: &[u8]) -> bool {
     const BEGIN: [&[u8]; 10] = [
-        b"[vdso", b"[vsyscall", b"[vvar", b"[vectors", b"[sigpage", b"[heap", b"[stack", b"[anon",
-        b"[uprobes", b"[unknown",
+        b"[vdso",
+        b"[vsyscall",
+        b"[vvar",
+        b"[vectors",
+        b"[sigpage",
+        b"[heap",
+        b"[stack",
+        b"[anon",
+        b"[uprobes",
+        b"[unknown",
     ];
     !module.starts_with(b"[kernel") && BEGIN.iter().any(|begin| module.starts_with(begin))
 }

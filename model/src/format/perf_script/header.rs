@@ -257,7 +257,10 @@ pub(super) fn number(word: &[u8]) -> Option<u64> {
 }
 
 /// `SECONDS.MICROS:` or `SECONDS.NANOS:` in nanoseconds. The inner value is none beyond 64 bits.
-#[expect(clippy::option_option, reason = "no time, and a time too large, differ")]
+#[expect(
+    clippy::option_option,
+    reason = "no time, and a time too large, differ"
+)]
 fn time(word: &[u8]) -> Option<Option<u64>> {
     let word = word.strip_suffix(b":")?;
     let dot = memchr::memchr(b'.', word)?;

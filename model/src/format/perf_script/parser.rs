@@ -129,7 +129,11 @@ impl Parser {
             Parsed::Weak(header) => {
                 let numbered = header.tid.is_some() || header.pid.is_some();
                 let named = numbered || !header.event.is_empty() || header.time_ns.is_some();
-                let max = if named { HELD_BYTES_MAX } else { COMM_BYTES_MAX };
+                let max = if named {
+                    HELD_BYTES_MAX
+                } else {
+                    COMM_BYTES_MAX
+                };
                 if line.bytes.len() > max {
                     to.foreign(OUTSIDE, line);
                 } else {
@@ -141,13 +145,7 @@ impl Parser {
     }
 
     /// Holds a frame, or gives it at once when it is too long for that.
-    fn hold(
-        &mut self,
-        held: Held,
-        line: Line<'_>,
-        frame: &FrameText<'_>,
-        to: &mut impl Samples,
-    ) {
+    fn hold(&mut self, held: Held, line: Line<'_>, frame: &FrameText<'_>, to: &mut impl Samples) {
         if line.bytes.len() > HELD_BYTES_MAX {
             to.frame(frame);
         } else {

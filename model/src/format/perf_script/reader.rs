@@ -162,7 +162,11 @@ impl State {
         let event = self.taken.as_ref().map_or(&b""[..], |(event, _)| event);
         let series = Series {
             process,
-            thread: if self.options.by_tid { comm } else { String::new() },
+            thread: if self.options.by_tid {
+                comm
+            } else {
+                String::new()
+            },
             event: String::from_utf8_lossy(event).into_owned(),
             period_ns: self.period_ns,
             ..Series::default()
@@ -223,7 +227,8 @@ impl Samples for Folding<'_> {
         state.skip_rest = false;
         state.skip = !state.takes(header, into);
         if state.skip {
-            into.stats.note("samples of other events, which were left out");
+            into.stats
+                .note("samples of other events, which were left out");
             let events = &mut into.stats.other_events;
             let name = String::from_utf8_lossy(header.event);
             if let Some(count) = events.get_mut(&*name) {
@@ -239,7 +244,8 @@ impl Samples for Folding<'_> {
         state.values[0] = 1;
         state.values[1] = match state.taken {
             Some((_, Second::Cpu | Second::Period)) => header.period.unwrap_or_else(|| {
-                into.stats.note("samples without a period among some with one");
+                into.stats
+                    .note("samples without a period among some with one");
                 0
             }),
             _ => 0,
@@ -265,7 +271,8 @@ impl Samples for Folding<'_> {
             if let Some(address) = file_address(&text, kind, dsoff) {
                 let module = String::from_utf8_lossy(module);
                 let base = module.rsplit('/').next().unwrap_or(&module);
-                let frame = Frame::unnamed(kind, base.replace(char::is_control, " "), None, address);
+                let frame =
+                    Frame::unnamed(kind, base.replace(char::is_control, " "), None, address);
                 let id = fold.whole_frame(&frame);
                 state.push(id);
                 return;
@@ -290,7 +297,8 @@ impl Samples for Folding<'_> {
             return;
         }
         if state.stack.is_empty() {
-            into.stats.note("samples without a stack, counted under [unknown]");
+            into.stats
+                .note("samples without a stack, counted under [unknown]");
             let unknown = into.fold.frame(FrameKind::User, b"", b"");
             state.stack.push(unknown);
         }

@@ -65,7 +65,10 @@ pub(super) fn event_of(line: &[u8]) -> Option<(&[u8], &[u8])> {
 }
 
 fn trim_end(text: &[u8]) -> &[u8] {
-    let len = text.iter().rposition(|b| !is_space(*b)).map_or(0, |at| at + 1);
+    let len = text
+        .iter()
+        .rposition(|b| !is_space(*b))
+        .map_or(0, |at| at + 1);
     &text[..len]
 }
 
