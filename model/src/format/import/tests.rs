@@ -1,3 +1,5 @@
+//! Tests of the import: detection, gzip, several inputs.
+
 use super::*;
 
 fn gzip(bytes: &[u8]) -> Vec<u8> {

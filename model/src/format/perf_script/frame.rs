@@ -238,7 +238,7 @@ fn base(path: &[u8]) -> &[u8] {
 /// kernel, a kernel module without brackets or path, `jit` for code that a map file names, nothing
 /// for inlined functions; paths without ` (deleted)`.
 #[must_use]
-pub fn module_of<'a>(kind: FrameKind, module: &'a [u8]) -> &'a [u8] {
+pub fn module_of(kind: FrameKind, module: &[u8]) -> &[u8] {
     match kind {
         FrameKind::Inline => b"",
         FrameKind::Jit => b"jit",

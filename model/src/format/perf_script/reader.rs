@@ -267,16 +267,16 @@ impl Samples for Folding<'_> {
         };
         let kind = kind_of(&text);
         let module = module_of(kind, path);
-        if frame.name.is_empty() && state.keep_offsets {
-            if let Some(address) = file_address(&text, kind, dsoff) {
-                let module = String::from_utf8_lossy(module);
-                let base = module.rsplit('/').next().unwrap_or(&module);
-                let frame =
-                    Frame::unnamed(kind, base.replace(char::is_control, " "), None, address);
-                let id = fold.whole_frame(&frame);
-                state.push(id);
-                return;
-            }
+        if frame.name.is_empty()
+            && state.keep_offsets
+            && let Some(address) = file_address(&text, kind, dsoff)
+        {
+            let module = String::from_utf8_lossy(module);
+            let base = module.rsplit('/').next().unwrap_or(&module);
+            let frame = Frame::unnamed(kind, base.replace(char::is_control, " "), None, address);
+            let id = fold.whole_frame(&frame);
+            state.push(id);
+            return;
         }
         if kind == FrameKind::Jit
             && let Some(at) = memchr::memmem::find(frame.name, b"->")
