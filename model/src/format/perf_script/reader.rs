@@ -267,16 +267,16 @@ impl Samples for Folding<'_> {
         };
         let kind = kind_of(&text);
         let module = module_of(kind, path);
-        if frame.name.is_empty() && state.keep_offsets {
-            if let Some(address) = file_address(&text, kind, dsoff) {
-                let module = String::from_utf8_lossy(module);
-                let base = module.rsplit('/').next().unwrap_or(&module);
-                let frame =
-                    Frame::unnamed(kind, base.replace(char::is_control, " "), None, address);
-                let id = fold.whole_frame(&frame);
-                state.push(id);
-                return;
-            }
+        if frame.name.is_empty()
+            && state.keep_offsets
+            && let Some(address) = file_address(&text, kind, dsoff)
+        {
+            let module = String::from_utf8_lossy(module);
+            let base = module.rsplit('/').next().unwrap_or(&module);
+            let frame = Frame::unnamed(kind, base.replace(char::is_control, " "), None, address);
+            let id = fold.whole_frame(&frame);
+            state.push(id);
+            return;
         }
         if kind == FrameKind::Jit
             && let Some(at) = memchr::memmem::find(frame.name, b"->")
@@ -308,6 +308,11 @@ impl Samples for Folding<'_> {
 
     fn foreign(&mut self, kind: &'static str, line: Line<'_>) {
         self.into.stats.foreign.add(kind, line);
+    }
+
+    fn cut(&mut self) {
+        let stats = &mut self.into.stats;
+        stats.note("the text ends without an empty line, so its last stack may be cut");
     }
 
     fn lost(&mut self, count: u64) {
