@@ -5,6 +5,7 @@
 
 mod fold;
 mod headers;
+mod inferno;
 mod made;
 mod recorded;
 
