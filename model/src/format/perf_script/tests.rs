@@ -3,11 +3,12 @@
 //! In: texts as perf prints them. Out: what was heard of them. Never: a form that no perf prints,
 //! but where the test says so.
 
-mod fold;
-mod headers;
-mod inferno;
-mod made;
-mod recorded;
+
+mod perf_headers;
+mod perf_inferno;
+mod perf_printed;
+mod perf_recorded;
+mod perf_samples;
 
 use super::*;
 use crate::format::import::{Format, ImportOptions, Imported, import};
