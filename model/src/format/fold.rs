@@ -57,6 +57,18 @@ const LABEL: u8 = u8::MAX;
 /// Stands for a frame whose text is over the budget; in no table and in no tree.
 const PRUNED: FrameId = FrameId(u32::MAX);
 
+/// Whether the inputs of a fold measure the same.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Mismatch {
+    /// They do.
+    #[default]
+    None,
+    /// All count samples, but not all have the measures beside them, which are dropped.
+    Extra,
+    /// They measure different things and must not be added: the first input, and the other.
+    Whole(String, String),
+}
+
 /// Accumulates stacks. See the module.
 #[derive(Debug)]
 pub struct Fold {
@@ -69,6 +81,9 @@ pub struct Fold {
     hasher: RandomState,
     pruned: Values,
     deeper: Values,
+    /// The reader of the input that is read has said what it measures.
+    measured: bool,
+    mismatch: Mismatch,
     turned: Vec<FrameId>,
     /// The last stack from the root, as far as it is in the tree.
     path: Vec<(FrameId, NodeId)>,
@@ -91,20 +106,46 @@ impl Fold {
             hasher: RandomState::default(),
             pruned: Values::default(),
             deeper: Values::default(),
+            measured: false,
+            mismatch: Mismatch::None,
             turned: Vec::new(),
             path: Vec::new(),
         }
     }
 
-    /// Says what the values mean, before any stack is added; the default is `samples`/count.
+    /// Says what the values of this input mean, before any of its stacks is added; the default is
+    /// `samples`/count.
     pub fn measured(&mut self, probe: &str, measures: Vec<Measure>) {
-        probe.clone_into(&mut self.profile.probe);
-        self.profile.measures = measures;
+        self.measured = true;
+        let mine = &mut self.profile;
+        if mine.totals.is_empty() {
+            probe.clone_into(&mut mine.probe);
+            mine.measures = measures;
+        } else if mine.probe != probe || mine.measures.first() != measures.first() {
+            let theirs = Profile::new(probe, measures).describe();
+            self.mismatch = Mismatch::Whole(mine.describe(), theirs);
+        } else if mine.measures != measures && self.mismatch == Mismatch::None {
+            self.mismatch = Mismatch::Extra;
+        }
     }
 
-    /// Says where the stacks come from, before any series is asked for.
+    /// Begins an input: says where its stacks come from, before any series is asked for.
     pub fn from_engine(&mut self, engine: &str) {
         engine.clone_into(&mut self.engine);
+        self.measured = false;
+    }
+
+    /// The end of an input.
+    pub fn end_input(&mut self) {
+        if !self.measured && self.profile.measures.len() > 1 && self.mismatch == Mismatch::None {
+            self.mismatch = Mismatch::Extra;
+        }
+    }
+
+    /// Whether the inputs so far measure the same.
+    #[must_use]
+    pub fn mismatch(&self) -> &Mismatch {
+        &self.mismatch
     }
 
     /// Says which host the stacks belong to from now on.
@@ -286,9 +327,18 @@ impl Fold {
         self.profile.tree.len()
     }
 
-    /// The profile.
+    /// The profile. Measures that not all inputs have are no longer in it.
     #[must_use]
-    pub fn into_profile(self) -> Profile {
+    pub fn into_profile(mut self) -> Profile {
+        if self.mismatch != Mismatch::None {
+            self.profile.measures.truncate(1);
+            let rows = self
+                .profile
+                .totals
+                .values_mut()
+                .flat_map(|t| t.values_mut());
+            rows.for_each(|values| values[1..].fill(0));
+        }
         self.profile
     }
 }

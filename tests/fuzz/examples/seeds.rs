@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 fn main() -> std::io::Result<()> {
     ffz()?;
     folded()?;
+    perf_text()?;
     batch()?;
     yaml()?;
     records()?;
@@ -128,7 +129,35 @@ fn folded() -> std::io::Result<()> {
         "folded",
         "odd",
         b"\x01a 1\n #x 2\n[[]+0x0 3\n;; 4\nx 99999999999999999999\n",
-    )
+    )?;
+    seed("folded", "numbers", b"a;b 0.4\na;b 0.75\na;worker 10 20\n")?;
+    seed("folded", "difference", b"a;b 10 20\na;c 1 0\nd 5\n")
+}
+
+/// Recordings of perf behind the bytes that choose options and where the text is cut.
+fn perf_text() -> std::io::Result<()> {
+    let recordings = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../model/testdata/perf");
+    for (name, choices) in [
+        ("default", 0),
+        ("pid-tid-cpu", 2),
+        ("no-time", 8),
+        ("comm-only", 0),
+        ("bare", 1),
+        ("no-dso", 1),
+        ("ns-misc", 3),
+        ("srcline", 1),
+        ("two-events", 4),
+        ("no-callchain", 9),
+        ("lost", 0),
+        ("odd", 11),
+        ("bytes", 0),
+    ] {
+        let text = std::fs::read(recordings.join(format!("{name}.txt")))?;
+        let seed_bytes = [&[choices, 200, 0], &text[..text.len().min(2048)]].concat();
+        seed("perf_script", name, &seed_bytes)?;
+        seed("compat_perf", name, &seed_bytes)?;
+    }
+    Ok(())
 }
 
 fn batch() -> std::io::Result<()> {

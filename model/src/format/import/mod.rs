@@ -14,7 +14,7 @@ pub use detect::Detection;
 pub use reader::{ByLine, Intake, LineReader, Reader, Whole, WholeReader};
 pub use stats::{Foreign, ForeignLines, ImportStats};
 
-use super::fold::{Fold, FoldLimits};
+use super::fold::{Fold, FoldLimits, Mismatch};
 use crate::profile::{MergeError, Profile};
 use flate2::write::MultiGzDecoder;
 use std::io::Write as _;
@@ -326,9 +326,13 @@ impl Import {
         let Stage::Read(mut reader) = stage else {
             return Ok(());
         };
-        match reader.end(&mut self.intake)? {
-            Some(profile) => self.add(profile),
-            None => Ok(()),
+        if let Some(profile) = reader.end(&mut self.intake)? {
+            return self.add(profile);
+        }
+        self.intake.fold.end_input();
+        match self.intake.fold.mismatch().clone() {
+            Mismatch::Whole(ours, theirs) => Err(MergeError::Measures { ours, theirs }.into()),
+            Mismatch::Extra | Mismatch::None => Ok(()),
         }
     }
 
@@ -343,6 +347,9 @@ impl Import {
         let Intake { fold, mut stats } = self.intake;
         stats.pruned = fold.pruned()[0];
         stats.deeper = fold.deeper()[0];
+        if *fold.mismatch() == Mismatch::Extra {
+            stats.note("not all inputs have a time or a period; only samples are counted");
+        }
         let mut profile = fold.into_profile();
         if let Some(others) = self.others {
             if profile.totals.is_empty() {

@@ -310,6 +310,11 @@ impl Samples for Folding<'_> {
         self.into.stats.foreign.add(kind, line);
     }
 
+    fn cut(&mut self) {
+        let stats = &mut self.into.stats;
+        stats.note("the text ends without an empty line, so its last stack may be cut");
+    }
+
     fn lost(&mut self, count: u64) {
         let stats = &mut self.into.stats;
         stats.note("times perf said that it lost records");
