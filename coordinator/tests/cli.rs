@@ -310,3 +310,92 @@ fn examples_work_and_a_closed_pipe_is_no_failure() {
         text(&output.stderr)
     );
 }
+
+/// Bytes that FlameGraph's scripts wrote; see the README beside them.
+fn golden(name: &str) -> Vec<u8> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../model/testdata");
+    std::fs::read(folder.join(name)).unwrap()
+}
+
+#[test]
+fn fold_gives_the_bytes_of_flamegraphs_scripts() {
+    let root = tempfile::tempdir().unwrap();
+    for name in ["faults", "generated"] {
+        let input = golden(&format!("compat/stap/{name}.txt"));
+        std::fs::write(root.path().join(name), input).unwrap();
+    }
+    let due = golden("compat/stap/generated.folded");
+    let file = fleetflame(root.path(), &["fold", "--compat-flamegraph", "generated"]);
+    assert_eq!(file.status.code(), Some(0), "{}", text(&file.stderr));
+    assert!(
+        file.stdout == due && file.stderr.is_empty(),
+        "{}",
+        text(&file.stderr)
+    );
+    let input = String::from_utf8(golden("compat/stap/generated.txt")).unwrap();
+    let arguments = [
+        "fold",
+        "--from",
+        "stap",
+        "--compat-flamegraph",
+        "-",
+        "-o",
+        "out",
+    ];
+    let stdin = fleetflame_with(root.path(), &arguments, &input);
+    assert_eq!(stdin.status.code(), Some(0), "{}", text(&stdin.stderr));
+    assert!(stdin.stdout.is_empty());
+    assert!(std::fs::read(root.path().join("out")).unwrap() == due);
+    // A stack goes on from one file to the next, and our own reading differs from the script's.
+    let arguments = ["fold", "--compat-flamegraph", "faults", "generated"];
+    let both = fleetflame(root.path(), &arguments);
+    assert!(
+        text(&both.stdout).contains(";dropped "),
+        "{}",
+        text(&both.stdout)
+    );
+    let own = fleetflame(root.path(), &["fold", "faults"]);
+    assert!(!text(&own.stdout).contains("-64"), "{}", text(&own.stdout));
+    assert!(
+        text(&own.stderr).contains("input-skipped"),
+        "{}",
+        text(&own.stderr)
+    );
+
+    let percent = "a%;b\n\t2\n";
+    let arguments = ["fold", "--from", "stap", "--compat-flamegraph"];
+    let warned = fleetflame_with(root.path(), &arguments, percent);
+    assert_eq!(text(&warned.stdout), "a%;b 2\n");
+    assert!(text(&warned.stderr).contains("stackcollapse-stap.pl would warn 1 times"));
+
+    let perf = "nginx 12/12 [000] 1.5: 10101010 cpu-clock: \n\t  40252a main+0x1a (/usr/sbin/nginx)\n\nnonsense\n";
+    let arguments = ["fold", "--compat-flamegraph", "--tid"];
+    let output = fleetflame_with(root.path(), &arguments, perf);
+    assert_eq!(text(&output.stdout), "nginx-12/12;main 10101010\n");
+    assert!(text(&output.stderr).contains("stackcollapse-perf.pl would warn of 1 "));
+}
+
+#[test]
+fn fold_says_what_the_scripts_cannot_do() {
+    let root = tempfile::tempdir().unwrap();
+    for (arguments, stdin, wanted) in [
+        (&["--stats", "json"][..], "a\n\t1\n", "no statistics"),
+        (&["--keep-offsets"], "a\n\t1\n", "--keep-offsets"),
+        (&[], "a;b 1\n", "is for stap and perf, and this is folded"),
+        (&["--from", "pprof"], "", "is for stap and perf"),
+        (&["-", "-"], "a\n\t1\n", "once only"),
+        (&[], "nonsense\n", "say --from"),
+    ] {
+        let arguments = [&["fold", "--compat-flamegraph"], arguments].concat();
+        let output = fleetflame_with(root.path(), &arguments, stdin);
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {said}");
+        assert!(said.contains(wanted), "{arguments:?}: {said}");
+    }
+    let empty = fleetflame_with(
+        root.path(),
+        &["fold", "--compat-flamegraph", "--from", "stap"],
+        "",
+    );
+    assert_eq!((empty.status.code(), empty.stdout.len()), (Some(4), 0));
+}

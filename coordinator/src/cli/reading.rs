@@ -85,6 +85,33 @@ impl ReadArgs {
     }
 }
 
+/// What the imitations of FlameGraph's scripts take of it.
+pub struct CompatArgs {
+    /// The format; none to find it out.
+    pub format: Option<Format>,
+    /// The event whose samples are taken; empty for the first that is met.
+    pub event_filter: String,
+    /// Threads are told apart.
+    pub tid: bool,
+}
+
+impl ReadArgs {
+    /// The same for an imitation, or the name of an option that the scripts do not have.
+    pub fn compat(&self) -> Result<CompatArgs, &'static str> {
+        if self.keep_offsets {
+            return Err("--keep-offsets");
+        }
+        if self.nodes_max != FoldLimits::default().nodes_max {
+            return Err("--nodes-max");
+        }
+        Ok(CompatArgs {
+            format: self.from.0,
+            event_filter: self.event_filter.clone().unwrap_or_default(),
+            tid: self.tid,
+        })
+    }
+}
+
 /// An input that is open.
 pub struct Opened {
     name: String,
@@ -117,7 +144,24 @@ impl Opened {
     }
 
     /// Reads all of it into `import`.
-    pub fn feed(mut self, import: &mut Import, output: &Output) -> anyhow::Result<()> {
+    pub fn feed(self, import: &mut Import, output: &Output) -> anyhow::Result<()> {
+        let name = self.name.clone();
+        self.each_piece(output, |piece| {
+            import.feed(piece).map_err(|e| unreadable(&name, e))
+        })
+    }
+
+    /// What it is called in messages.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Reads all of it, piece by piece.
+    pub fn each_piece(
+        mut self,
+        output: &Output,
+        mut take: impl FnMut(&[u8]) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
         let shown = std::io::stderr().is_terminal() && !output.is_quiet();
         let bar = self.bar();
         let mut piece = vec![0; PIECE_BYTES];
@@ -130,9 +174,7 @@ impl Opened {
             if got == 0 {
                 break;
             }
-            import
-                .feed(&piece[..got])
-                .map_err(|e| unreadable(&self.name, e))?;
+            take(&piece[..got])?;
             let before = bar.position();
             bar.inc(got as u64);
             if before < BAR_AFTER_BYTES && bar.position() >= BAR_AFTER_BYTES && shown {

@@ -12,6 +12,7 @@
 use crate::profile::{
     Frame, FrameId, FrameKind, Measure, NodeId, Profile, ROOT, Series, SeriesId, Values, add_values,
 };
+use foldhash::HashMap;
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 use std::hash::{BuildHasher as _, Hasher as _};
@@ -85,6 +86,8 @@ pub struct Fold {
     measured: bool,
     mismatch: Mismatch,
     turned: Vec<FrameId>,
+    /// What is still to be taken from stacks. See [`Fold::take_leaf_first`].
+    owed: HashMap<(SeriesId, NodeId), Values>,
     /// The last stack from the root, as far as it is in the tree.
     path: Vec<(FrameId, NodeId)>,
 }
@@ -109,6 +112,7 @@ impl Fold {
             measured: false,
             mismatch: Mismatch::None,
             turned: Vec::new(),
+            owed: HashMap::default(),
             path: Vec::new(),
         }
     }
@@ -272,15 +276,67 @@ impl Fold {
 
     /// Adds one stack whose first frame is the leaf, as tracers print them.
     pub fn add_leaf_first(&mut self, series: SeriesId, leaf_first: &[FrameId], values: &Values) {
-        let mut turned = std::mem::take(&mut self.turned);
-        turned.clear();
-        turned.extend(leaf_first.iter().rev());
-        self.add_root_first(series, &turned, values);
-        self.turned = turned;
+        let at = self.place_leaf_first(leaf_first, values);
+        let totals = self.profile.totals.entry(series).or_default();
+        add_values(totals.entry(at).or_default(), values);
     }
 
     /// Adds one stack whose first frame is the root.
     pub fn add_root_first(&mut self, series: SeriesId, root_first: &[FrameId], values: &Values) {
+        let at = self.place(root_first, values);
+        let totals = self.profile.totals.entry(series).or_default();
+        add_values(totals.entry(at).or_default(), values);
+    }
+
+    /// Takes values away from a stack, whether what they are taken from came before or comes later.
+    /// Taken are they by [`Fold::settle`].
+    pub fn take_leaf_first(&mut self, series: SeriesId, leaf_first: &[FrameId], values: &Values) {
+        let at = self.place_leaf_first(leaf_first, &Values::default());
+        add_values(self.owed.entry((series, at)).or_default(), values);
+    }
+
+    /// Does all takings. Out: how many stacks had nothing left by that and are gone, and how much
+    /// of the first measure could not be taken because it was not there.
+    pub fn settle(&mut self) -> (u64, u64) {
+        let (mut gone, mut missing) = (0, 0_u64);
+        for ((series, node), owed) in std::mem::take(&mut self.owed) {
+            let totals = self.profile.totals.entry(series).or_default();
+            let left = totals.entry(node).or_default();
+            missing = missing.saturating_add(owed[0].saturating_sub(left[0]));
+            let frame = self.profile.tree.get(node).map(|node| node.frame);
+            let frame = frame.and_then(|frame| self.profile.frames.get(frame));
+            let marker = frame.filter(|frame| frame.kind == FrameKind::Marker);
+            let cut = match marker.map(|frame| frame.name.as_str()) {
+                Some("[pruned]") => Some(&mut self.pruned),
+                Some("[deeper]") => Some(&mut self.deeper),
+                _ => None,
+            };
+            if let Some(cut) = cut {
+                cut[0] = cut[0].saturating_sub(owed[0].min(left[0]));
+            }
+            for (left, owed) in left.iter_mut().zip(owed) {
+                *left = left.saturating_sub(owed);
+            }
+            if *left == Values::default() {
+                totals.remove(&node);
+                gone += 1;
+            }
+        }
+        (gone, missing)
+    }
+
+    fn place_leaf_first(&mut self, leaf_first: &[FrameId], values: &Values) -> NodeId {
+        let mut turned = std::mem::take(&mut self.turned);
+        turned.clear();
+        turned.extend(leaf_first.iter().rev());
+        let at = self.place(&turned, values);
+        self.turned = turned;
+        at
+    }
+
+    /// The node that stands for a stack. `values` are those that are counted there, for the sums
+    /// of what is cut.
+    fn place(&mut self, root_first: &[FrameId], values: &Values) -> NodeId {
         // Neighbours in an input share most of their way from the root; that part needs no table.
         let same = self.path.iter().zip(root_first);
         let same = same.take_while(|((frame, _), now)| frame == *now).count();
@@ -302,11 +358,9 @@ impl Fold {
                 continue;
             };
             add_values(cut, values);
-            at = tree.intern(at, frames.intern(&Frame::marker(marker)));
-            break;
+            return tree.intern(at, frames.intern(&Frame::marker(marker)));
         }
-        let totals = self.profile.totals.entry(series).or_default();
-        add_values(totals.entry(at).or_default(), values);
+        at
     }
 
     /// What was counted under `[pruned]` because a budget was full.
@@ -330,6 +384,7 @@ impl Fold {
     /// The profile. Measures that not all inputs have are no longer in it.
     #[must_use]
     pub fn into_profile(mut self) -> Profile {
+        self.settle();
         if self.mismatch != Mismatch::None {
             self.profile.measures.truncate(1);
             let rows = self

@@ -10,7 +10,7 @@ mod detect;
 mod reader;
 mod stats;
 
-pub use detect::Detection;
+pub use detect::{Detection, detect_text};
 pub use reader::{ByLine, Intake, LineReader, Reader, Whole, WholeReader};
 pub use stats::{Foreign, ForeignLines, ImportStats};
 
@@ -26,6 +26,8 @@ const HEAD_BYTES: usize = 64 << 10;
 /// How much packed input is unpacked at once: gzip grows at most about 1,030-fold (RFC 1951), so
 /// that no more than 16 MiB stand in memory.
 const PACKED_PIECE_BYTES: usize = 16 << 10;
+const NOTHING_LEFT: &str = "stacks whose counts add up to nothing or less, which are left out";
+const BELOW_ZERO: &str = "samples below zero that nothing was there to be taken from";
 
 /// What can be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
@@ -344,7 +346,17 @@ impl Import {
         if self.begun || (self.others.is_none() && self.detections.is_empty()) {
             self.end_input()?;
         }
-        let Intake { fold, mut stats } = self.intake;
+        let Intake {
+            mut fold,
+            mut stats,
+        } = self.intake;
+        let (gone, missing) = fold.settle();
+        if gone > 0 {
+            stats.notes.insert(NOTHING_LEFT, gone);
+        }
+        if missing > 0 {
+            stats.notes.insert(BELOW_ZERO, missing);
+        }
         stats.pruned = fold.pruned()[0];
         stats.deeper = fold.deeper()[0];
         if *fold.mismatch() == Mismatch::Extra {
