@@ -229,11 +229,7 @@ impl Fold {
         module: &[u8],
         make: impl FnOnce(&[u8], &[u8]) -> Frame,
     ) -> FrameId {
-        let mut hasher = self.hasher.build_hasher();
-        hasher.write(name);
-        hasher.write(module);
-        hasher.write_u8(tag);
-        let hash = hasher.finish();
+        let hash = hash_of(&self.hasher, tag, name, module);
         let texts = &self.texts;
         let same = |known: &Known| {
             let (start, name_len) = (known.start as usize, known.name_len as usize);
@@ -265,11 +261,8 @@ impl Fold {
         self.known.insert_unique(hash, known, |known| {
             let start = known.start as usize;
             let end = start + known.name_len as usize;
-            let mut hasher = state.build_hasher();
-            hasher.write(&texts[start..end]);
-            hasher.write(&texts[end..end + known.module_len as usize]);
-            hasher.write_u8(known.tag);
-            hasher.finish()
+            let module = &texts[end..end + known.module_len as usize];
+            hash_of(state, known.tag, &texts[start..end], module)
         });
         frame
     }
@@ -396,6 +389,19 @@ impl Fold {
         }
         self.profile
     }
+}
+
+/// The name tells frames apart; of the module its end is enough to tell most of the rest.
+#[inline]
+fn hash_of(state: &RandomState, tag: u8, name: &[u8], module: &[u8]) -> u64 {
+    let tail = match module.last_chunk::<8>() {
+        Some(tail) => u64::from_le_bytes(*tail),
+        None => module.iter().fold(0, |sum, b| sum << 8 | u64::from(*b)),
+    };
+    let mut hasher = state.build_hasher();
+    hasher.write(name);
+    hasher.write_u64(tail.rotate_left(7) ^ u64::from(tag));
+    hasher.finish()
 }
 
 /// A name as text: any encoding, without control characters, without blanks around it.

@@ -11,6 +11,7 @@
 
 mod frame;
 mod header;
+mod modules;
 mod parser;
 mod reader;
 

@@ -3,7 +3,6 @@
 //! In: texts as perf prints them. Out: what was heard of them. Never: a form that no perf prints,
 //! but where the test says so.
 
-
 mod perf_headers;
 mod perf_inferno;
 mod perf_printed;
