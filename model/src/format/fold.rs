@@ -315,6 +315,7 @@ impl Fold {
                 gone += 1;
             }
         }
+        self.profile.totals.retain(|_, rows| !rows.is_empty());
         (gone, missing)
     }
 

@@ -12,6 +12,7 @@ fn main() -> std::io::Result<()> {
     ffz()?;
     folded()?;
     perf_text()?;
+    stacks()?;
     batch()?;
     yaml()?;
     records()?;
@@ -158,6 +159,55 @@ fn perf_text() -> std::io::Result<()> {
         seed("compat_perf", name, &seed_bytes)?;
     }
     Ok(())
+}
+
+/// Recordings, the inputs beside the outputs of the real script, and other tracers' shapes.
+fn stacks() -> std::io::Result<()> {
+    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../model/testdata");
+    for name in ["timing-t", "formats", "missing-unwind-data", "raw-hex"] {
+        let text = std::fs::read(data.join(format!("stap/{name}.txt")))?;
+        seed("stap", name, &text)?;
+    }
+    for name in ["faults", "printf", "printf-more", "bytes"] {
+        let text = std::fs::read(data.join(format!("compat/stap/{name}.txt")))?;
+        seed("stap", name, &text)?;
+        seed("compat_stap", name, &text)?;
+    }
+    seed(
+        "stap",
+        "signed",
+        b" 0x1 : free+0x1/0x2 [/x]\n\t-64\n 0x1 : free+0x1/0x2 [/x]\n\t100\n",
+    )?;
+    seed(
+        "stap",
+        "lua",
+        b"lj_str_new\nC:ngx_echo\nT:@/a/b.lua:3\n=access_by_lua:1\nbuiltin#7\n[tail]\n\n\t2\n",
+    )?;
+    seed(
+        "bpftrace",
+        "two-stacks",
+        b"@s[\n    ep_poll+10\n, \n    main+3\n, nginx, 1234]: 7\n@[nginx, \n    a+1@/a.c:3\n]: -2\n",
+    )?;
+    seed(
+        "bpftrace",
+        "modes",
+        b"@[\n\tffffffff81022160 ep_poll+10 ([unknown])\n\t7f00 f(int)+3 (/x)\n7ff013\n    [inlined] b\n    <unwind failure>\n]: 1\n",
+    )?;
+    seed(
+        "bpftrace",
+        "histogram",
+        b"@h[\n    main+1\n]: \n[2, 4)   3 |@@@ |\n@[, x]: 2\n@n: 3\n",
+    )?;
+    seed(
+        "dtrace",
+        "both",
+        b"CPU     ID\n\n  zfs`w+0x4\n  unix`0xfb8001d6\n\n  libc`f(int, char)+0x1\n  0x104d\n   3\n",
+    )?;
+    seed(
+        "dtrace",
+        "keys",
+        b"\n  nginx  \n  libc`read+0x1\n   5\n  1234\n  libc`read\n  6\n  a`b\n  nginx  99  -7\n",
+    )
 }
 
 fn batch() -> std::io::Result<()> {

@@ -158,7 +158,8 @@ fn same_bytes(a: &[u8], b: &[u8]) -> usize {
 
 /// Stack and count of a line; none when it is no folded stack.
 fn split_count(line: &[u8]) -> Option<(&[u8], (u64, u32))> {
-    if memchr::memchr_iter(b';', line).count() >= DEPTH_MAX {
+    // One more than frames: a stack that was cut has `[deeper]` behind them.
+    if memchr::memchr_iter(b';', line).count() > DEPTH_MAX {
         return None;
     }
     let at = memchr::memrchr(b' ', line)?;
