@@ -47,6 +47,7 @@ mod steps;
 mod summary;
 mod symbols;
 mod sys;
+mod targets;
 mod tasks;
 mod unwind;
 
@@ -58,8 +59,10 @@ pub use config::{NativeConfig, Pick, TargetSelector};
 pub use host::{GatewayProcess, gateways, lower_own_priority};
 pub use interpose::{CaptureContext, Interposed, InterposedUnwinder, StepContext};
 pub use mode::{Mode, Priority};
+pub use proc::{cpu_ns, online_cpus, sysctl, thread_name, threads};
 pub use registry::Window;
 pub use sampler::{Armed, Sampler};
 pub use steps::PeriodSteps;
 pub use summary::NativeSummary;
 pub use sys::{mono_ns, read_process};
+pub use targets::{TargetUse, TargetWatch};
