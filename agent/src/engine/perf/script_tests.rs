@@ -193,9 +193,9 @@ fn forged_lines_reach_no_further_than_a_sample_may() {
     // A target whose function has line breaks in its name.
     let text = b"  7/7  5.000000001:   10101010 cpu-clock: \n\
         \t            1000 innocent\n\
-        \x20 9/9  5.000000002: 99999999999999 cpu-clock: \n\
+        \x20   9/9  5.000000002: 99999999999999 cpu-clock: \n\
         \t            1000 forged (/x)\n\n\
-        \x20 7/7  900.000000002: 10101010 cpu-clock: \n\
+        \x20   7/7  900.000000002: 10101010 cpu-clock: \n\
         \t            1000 late (/x)\n\n\
         what is this\n";
     let mut targets = Only(vec![7, 9], (5_000_000_000, 6_000_000_000), 0);
