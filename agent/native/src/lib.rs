@@ -56,7 +56,7 @@ pub use budget::{Budget, BudgetRequest, plan as plan_budget};
 pub use check::{NativeReport, check};
 pub use clock::ClockOffset;
 pub use config::{NativeConfig, Pick, TargetSelector};
-pub use host::{GatewayProcess, gateways, lower_own_priority};
+pub use host::{GatewayProcess, gateways, give_usual_priority, lower_own_priority};
 pub use interpose::{CaptureContext, Interposed, InterposedUnwinder, StepContext};
 pub use mode::{Mode, Priority};
 pub use proc::{cpu_ns, online_cpus, sysctl, thread_name, threads};

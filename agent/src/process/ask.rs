@@ -60,6 +60,8 @@ pub fn ask(
         .process_group(0)
         .spawn()?;
     let _open = child.stdin.take();
+    // Short, and somebody waits for it.
+    native::give_usual_priority(child.id());
     let (said, heard) = channel();
     let mut streams = 1;
     if let Some(stream) = child.stdout.take() {

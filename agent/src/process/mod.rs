@@ -161,6 +161,12 @@ impl Child {
             .ok()
     }
 
+    /// Ends the child and everything in its group at once, whatever it does.
+    pub async fn kill(mut self) {
+        let _ = killpg(self.group, Signal::SIGKILL);
+        let _ = self.child.wait().await;
+    }
+
     /// Ends the child and everything in its group: INT, then TERM, then KILL.
     pub async fn stop(mut self) {
         for (signal, patience) in [

@@ -159,7 +159,7 @@ fn perf_takes_the_same_shares_and_leaves_nothing_behind() -> Result<()> {
         &["--engine", "perf", "--hz", "499", "--duration", "5s"],
     )?;
     let run = stage.captured(command, 0)?;
-    assert_eq!(perfs_of(split.pid()), [], "a perf is left");
+    assert!(perfs_of(split.pid()).is_empty(), "a perf is left");
     let n = run.check_sums()?;
     let host = run.host("local")?;
     println!("{n} samples, {:?}, {:?}", shares(&run)?, host.stats);
@@ -169,7 +169,7 @@ fn perf_takes_the_same_shares_and_leaves_nothing_behind() -> Result<()> {
     );
     assert_eq!(host.outcome, HostOutcome::Complete);
     assert_eq!(host.stats.samples, n);
-    assert!(n > 200, "only {n} samples of a program that never waits");
+    assert!(n > 50, "only {n} samples of a program that never waits");
     check_shares(&run, n)?;
     assert!(run.record.coverage.line().ends_with("by perf dwarf"));
     // Whole stacks, from the kernel's first instruction of the program on.
@@ -226,7 +226,7 @@ fn an_interrupted_capture_by_perf_keeps_its_part() -> Result<()> {
         done.stdout,
         done.stderr
     );
-    assert_eq!(perfs_of(split.pid()), [], "a perf is left");
+    assert!(perfs_of(split.pid()).is_empty(), "a perf is left");
     let run = Written::read(&stage.path("run"))?;
     let n = run.check_sums()?;
     assert!(n > 0, "nothing was kept");

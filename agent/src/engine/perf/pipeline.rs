@@ -21,9 +21,9 @@ use tokio::task::JoinHandle;
 /// perf opens its events within this time. With many threads and CPUs that is thousands of them.
 const ARM: Duration = Duration::from_secs(20);
 /// After SIGINT perf record writes what is in the rings and ends.
-const RECORD_END: Duration = Duration::from_millis(1_200);
+const RECORD_END: Duration = Duration::from_millis(1_500);
 /// Then perf script reads the rest of the pipe and ends.
-const SCRIPT_END: Duration = Duration::from_millis(1_500);
+const SCRIPT_END: Duration = Duration::from_millis(2_000);
 /// Words of perf's that are kept.
 const SAID_BYTES_MAX: usize = 32 << 10;
 /// Bytes of text that are read in one step.
@@ -97,6 +97,9 @@ impl Pipeline {
                 return Err(failed("record", e));
             }
         };
+        // It only copies from the rings; at the agent's own priority it would wait behind a busy
+        // gateway until they ran over. Unwinding, the dear part, stays behind.
+        native::give_usual_priority(record.pid());
         let (control, _, record_errors) = record.pipes();
         let (_, text, script_errors) = script.pipes();
         let mut pipeline = Self {
@@ -111,7 +114,7 @@ impl Pipeline {
         match pipeline.armed().await {
             Ok(()) => Ok(pipeline),
             Err(findings) => {
-                pipeline.kill().await;
+                pipeline.stop().await;
                 Err(findings)
             }
         }
@@ -197,6 +200,8 @@ impl Pipeline {
     /// it has read everything.
     pub(super) async fn finish(mut self) -> Ended {
         self.record.interrupt();
+        // What is left is bounded by a pipe and the rings, and somebody waits for it.
+        native::give_usual_priority(self.script.pid());
         let record = self.record.ended_within(RECORD_END).await;
         self.control = None;
         let script = self.script.ended_within(SCRIPT_END).await;
@@ -217,7 +222,8 @@ impl Pipeline {
         let record_said = self.record_said.text().await;
         ended.findings.extend(diagnose::diagnose(&record_said));
         let reader = self.reader.take();
-        self.kill().await;
+        // Whoever had the time above and has not ended does not get more.
+        tokio::join!(self.record.kill(), self.script.kill());
         if let Some(reader) = reader {
             // Both ends of the pipe are gone, so this ends.
             ended.account = reader.await.unwrap_or_default();
@@ -227,8 +233,8 @@ impl Pipeline {
         ended
     }
 
-    /// Ends both whatever state they are in.
-    async fn kill(self) {
+    /// Ends both where nothing was captured.
+    async fn stop(self) {
         tokio::join!(self.record.stop(), self.script.stop());
     }
 }

@@ -14,8 +14,11 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// `perf --version` and a trial take tens of milliseconds; on a machine under load, some hundred.
-const ANSWER: Duration = Duration::from_secs(3);
+/// `perf --version` takes ten milliseconds of CPU.
+const VERSION: Duration = Duration::from_secs(3);
+/// A trial takes 0.2 s of CPU, most of it in the kernel: on a host whose CPUs are all busy some
+/// seconds, above all where it stays at the agent's nice 10. The coordinator waits 15 s for a report.
+const TRIAL: Duration = Duration::from_secs(9);
 /// Names of the device that the processor's counters are: x86, its hybrids.
 const COUNTERS: [&str; 2] = ["cpu", "cpu_core"];
 /// And how it begins on Arm: `armv8_pmuv3_0`, `armv8_cortex_a72`.
@@ -62,7 +65,7 @@ fn find_in(candidates: &[PathBuf]) -> Result<PathBuf, Finding> {
 }
 
 /// What this perf can do here, found by trying it on a process that ends at once. Blocks for up to
-/// six seconds, usually a fraction of one.
+/// twelve seconds, usually a fraction of one.
 pub(in crate::engine) fn survey() -> EngineReport {
     let no = |how: String, findings: Vec<Finding>| EngineReport {
         engine: "perf".to_owned(),
@@ -79,7 +82,7 @@ pub(in crate::engine) fn survey() -> EngineReport {
         &command::version(&perf),
         &command::ENVIRONMENT,
         true,
-        ANSWER,
+        VERSION,
     ) {
         Ok(answer) => match command::parse_version(&answer.stdout) {
             Some(version) => version.to_owned(),
@@ -102,7 +105,7 @@ pub(in crate::engine) fn survey() -> EngineReport {
         &command::trial(&perf, sampling),
         &command::ENVIRONMENT,
         false,
-        ANSWER,
+        TRIAL,
     );
     let (good, findings) = match trial {
         Ok(answer) if answer.status.is_some_and(|s| s.success()) => {
@@ -110,7 +113,7 @@ pub(in crate::engine) fn survey() -> EngineReport {
         }
         Ok(answer) => {
             let what = answer.status.map_or_else(
-                || format!("a trial of perf took over {} s", ANSWER.as_secs()),
+                || format!("a trial of perf took over {} s", TRIAL.as_secs()),
                 |status| format!("a trial of perf ended with {status}"),
             );
             (false, diagnose::failure(&what, &answer.stderr))
