@@ -84,7 +84,7 @@ impl Format {
             Self::Folded => Box::new(ByLine::new(super::folded::FoldedReader::default())),
             Self::Stap => Box::new(ByLine::new(super::stap::StapReader::new(options))),
             Self::Perf => Box::new(ByLine::new(super::perf_script::PerfReader::new(options))),
-            Self::Pprof => Box::new(Whole::new(super::pprof::PprofReader)),
+            Self::Pprof => Box::new(Whole::new(super::pprof::PprofReader::new(options))),
             Self::Bpftrace => Box::new(ByLine::new(super::bpftrace::BpftraceReader::new(options))),
             Self::Dtrace => Box::new(ByLine::new(super::dtrace::DtraceReader::new(options))),
             Self::Ffz => Box::new(Whole::new(super::ffz::FfzReader)),
@@ -341,8 +341,8 @@ impl Import {
             self.end_input()?;
         }
         let Intake { fold, mut stats } = self.intake;
-        stats.pruned = fold.pruned()[0];
-        stats.deeper = fold.deeper()[0];
+        stats.pruned += fold.pruned()[0];
+        stats.deeper += fold.deeper()[0];
         let mut profile = fold.into_profile();
         if let Some(others) = self.others {
             if profile.totals.is_empty() {
