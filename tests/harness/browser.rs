@@ -51,7 +51,7 @@ pub struct Browser {
     address: SocketAddr,
     session: String,
     driver: Child,
-    #[expect(dead_code, reason = "the browser's profile lies in it")]
+    /// The browser's profile and everything else that it writes.
     dir: tempfile::TempDir,
 }
 
