@@ -399,3 +399,91 @@ fn fold_says_what_the_scripts_cannot_do() {
     );
     assert_eq!((empty.status.code(), empty.stdout.len()), (Some(4), 0));
 }
+
+#[test]
+fn every_export_holds_all_and_pprof_is_read_like_ffz() {
+    let root = tempfile::tempdir().unwrap();
+    std::fs::write(root.path().join("p.ffz"), encode_profile(&fleet()).unwrap()).unwrap();
+    for arguments in [
+        &["export", "p.ffz", "--format", "pprof", "-o", "p.out"][..],
+        &["export", "p.ffz", "-o", "p.pb.gz"],
+        &["export", "p.ffz", "-o", "p.speedscope.json"],
+        &["export", "p.ffz", "-o", "again.ffz"],
+        &["export", "p.pb.gz", "--format", "ffz", "-o", "back.ffz"],
+    ] {
+        let output = fleetflame(root.path(), arguments);
+        let said = (output.status.code(), text(&output.stderr));
+        assert_eq!(said, (Some(0), ""), "{arguments:?}");
+    }
+    let bytes = |name: &str| std::fs::read(root.path().join(name)).unwrap();
+    assert!(bytes("p.pb.gz").starts_with(&[0x1f, 0x8b]));
+    assert_eq!(bytes("p.out"), bytes("p.pb.gz"));
+    let piped = fleetflame(root.path(), &["export", "p.ffz", "--format", "pprof"]);
+    assert_eq!(piped.stdout, bytes("p.pb.gz"));
+    let json: serde_json::Value = serde_json::from_slice(&bytes("p.speedscope.json")).unwrap();
+    assert_eq!(json["profiles"].as_array().unwrap().len(), 6);
+    assert_eq!(json["profiles"][0]["name"], "a nginx: worker, samples");
+
+    // The same lines whichever file is read; only its name differs.
+    for verb in [
+        &["fold"][..],
+        &["top", "--by", "total"],
+        &["top", "--by", "module"],
+    ] {
+        let of = |name| {
+            let output = fleetflame(root.path(), &[verb, &[name]].concat());
+            assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+            output.stdout
+        };
+        let (ffz, pprof) = (of("p.ffz"), of("p.pb.gz"));
+        assert_eq!(text(&pprof), text(&ffz), "{verb:?}");
+        assert_eq!(of("back.ffz"), ffz);
+    }
+    let cpu = |name: &str| {
+        let difference = ["diff", "p.ffz", name, "--by", "cpu", "--json"];
+        let output = fleetflame(root.path(), &difference);
+        let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        (
+            json["left"]["total"].clone(),
+            json["right"]["total"].clone(),
+        )
+    };
+    assert_eq!(
+        cpu("p.pb.gz"),
+        (30_000_000_000_u64.into(), 30_000_000_000_u64.into())
+    );
+    let drawn = fleetflame(root.path(), &["flame", "p.pb.gz"]);
+    assert!(text(&drawn.stdout).contains("nginx: worker (3,000 samples, 100.00%)"));
+    let merged = ["merge", "p.pb.gz", "p.ffz", "-o", "both.pb.gz"];
+    let merged = fleetflame(root.path(), &merged);
+    assert_eq!(merged.status.code(), Some(0), "{}", text(&merged.stderr));
+    let top = fleetflame(root.path(), &["top", "both.pb.gz", "--json"]);
+    let top: serde_json::Value = serde_json::from_slice(&top.stdout).unwrap();
+    assert_eq!(top["whole"], 6_000);
+}
+
+#[test]
+fn a_damaged_pprof_file_is_refused_with_the_place() {
+    let root = tempfile::tempdir().unwrap();
+    let file = root.path().join("p.pb.gz");
+    // A sample type, and a sample with two values.
+    std::fs::write(&file, b"\x0a\x04\x08\x01\x10\x02\x12\x04\x12\x02\x01\x01").unwrap();
+    let output = fleetflame(root.path(), &["top", "p.pb.gz"]);
+    assert_eq!(output.status.code(), Some(1));
+    let said = "failed to read p.pb.gz: pprof at byte 6: a sample has 2 values, but there are 1";
+    assert!(
+        text(&output.stderr).contains(said),
+        "{}",
+        text(&output.stderr)
+    );
+    let packed = model::format::pprof::write(&fleet());
+    std::fs::write(&file, &packed[..packed.len() / 2]).unwrap();
+    let output = fleetflame(root.path(), &["fold", "p.pb.gz"]);
+    assert_eq!(output.status.code(), Some(1));
+    let said = "the gzip stream is damaged after";
+    assert!(
+        text(&output.stderr).contains(said),
+        "{}",
+        text(&output.stderr)
+    );
+}

@@ -406,7 +406,7 @@ fn hash_of(state: &RandomState, tag: u8, name: &[u8], module: &[u8]) -> u64 {
 }
 
 /// A name as text: any encoding, without control characters, without blanks around it.
-fn clean(bytes: &[u8]) -> String {
+pub(in crate::format) fn clean(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(bytes);
     if text.contains(char::is_control) {
         text.replace(char::is_control, " ").trim().to_owned()
@@ -416,7 +416,7 @@ fn clean(bytes: &[u8]) -> String {
 }
 
 /// What follows the last slash; all of it where nothing does.
-fn base_name(path: &[u8]) -> &[u8] {
+pub(in crate::format) fn base_name(path: &[u8]) -> &[u8] {
     match memchr::memrchr(b'/', path) {
         Some(at) if at + 1 < path.len() => &path[at + 1..],
         _ => path,

@@ -16,6 +16,7 @@ fn main() -> std::io::Result<()> {
     batch()?;
     yaml()?;
     records()?;
+    pprof()?;
     elf()
 }
 
@@ -326,4 +327,60 @@ fn elf() -> std::io::Result<()> {
         b"\x18\0\0\0\x1c\0\0\0\x10\0\0\0\x40\0\0\0\0\x41\x0e\x10\x86\x02\x43\x0d\x06\0\0\0\0\0\0\0",
     );
     seed("native_elf", "eh_frame", &[&[1], &frames[..]].concat())
+}
+
+/// Our own, without gzip, and what another program would write: inlined lines, a kernel's mapping,
+/// a location without a name, numbers that are not packed.
+fn pprof() -> std::io::Result<()> {
+    let mut profile = Profile::new("on-cpu", Measure::on_cpu());
+    profile
+        .absorb(
+            &mut IdMap::default(),
+            "h",
+            &recorder().take(usize::MAX),
+            Keep::Totals,
+        )
+        .map_err(std::io::Error::other)?;
+    let mut plain = Vec::new();
+    let packed = model::format::pprof::write(&profile);
+    std::io::Read::read_to_end(&mut flate2::read::GzDecoder::new(&packed[..]), &mut plain)?;
+    seed("pprof", "ours", &plain)?;
+    let texts = [
+        "",
+        "cpu",
+        "milliseconds",
+        "main",
+        "memcpy",
+        "/usr/sbin/nginx",
+        "[kernel.kallsyms]",
+        "0aff",
+        "pid",
+        "host",
+        "kong-1",
+        "do_syscall_64",
+        "x_[j?]",
+    ];
+    let mut other = b"\x0a\x04\x08\x01\x10\x02".to_vec();
+    for sample in [
+        &b"\x0a\x02\x02\x01\x12\x01\x05\x1a\x04\x08\x08\x18\x07"[..],
+        b"\x08\x03\x08\x01\x10\x07\x1a\x04\x08\x09\x10\x0a",
+        b"\x0a\x01\x04\x12\x0a\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01",
+    ] {
+        other.extend_from_slice(&[0x12, sample.len() as u8]);
+        other.extend_from_slice(sample);
+    }
+    other.extend_from_slice(b"\x1a\x0a\x08\x01\x10\x80\x20\x28\x05\x30\x07\x38\x01");
+    other.extend_from_slice(b"\x1a\x04\x08\x02\x28\x06");
+    other.extend_from_slice(b"\x22\x0d\x08\x01\x10\x01\x18\x90\x20\x22\x04\x08\x01\x10\x09");
+    other.extend_from_slice(b"\x22\x0e\x08\x02\x10\x01\x22\x02\x08\x02\x22\x04\x08\x01\x10\x07");
+    other.extend_from_slice(b"\x22\x08\x08\x03\x10\x02\x22\x02\x08\x03");
+    other.extend_from_slice(b"\x22\x06\x08\x04\x10\x01\x18\x05");
+    other.extend_from_slice(b"\x2a\x06\x08\x01\x10\x03\x18\x03\x2a\x06\x08\x02\x10\x04\x18\x0c");
+    other.extend_from_slice(b"\x2a\x04\x08\x03\x10\x0b");
+    for text in texts {
+        other.extend_from_slice(&[0x32, text.len() as u8]);
+        other.extend_from_slice(text.as_bytes());
+    }
+    other.extend_from_slice(b"\x5a\x04\x08\x01\x10\x02\x60\x0a");
+    seed("pprof", "other", &other)
 }

@@ -86,7 +86,7 @@ impl Format {
             Self::Folded => Box::new(ByLine::new(super::folded::FoldedReader::default())),
             Self::Stap => Box::new(ByLine::new(super::stap::StapReader::new(options))),
             Self::Perf => Box::new(ByLine::new(super::perf_script::PerfReader::new(options))),
-            Self::Pprof => Box::new(Whole::new(super::pprof::PprofReader)),
+            Self::Pprof => Box::new(Whole::new(super::pprof::PprofReader::new(options))),
             Self::Bpftrace => Box::new(ByLine::new(super::bpftrace::BpftraceReader::new(options))),
             Self::Dtrace => Box::new(ByLine::new(super::dtrace::DtraceReader::new(options))),
             Self::Ffz => Box::new(Whole::new(super::ffz::FfzReader)),
@@ -357,8 +357,8 @@ impl Import {
         if missing > 0 {
             stats.notes.insert(BELOW_ZERO, missing);
         }
-        stats.pruned = fold.pruned()[0];
-        stats.deeper = fold.deeper()[0];
+        stats.pruned += fold.pruned()[0];
+        stats.deeper += fold.deeper()[0];
         if *fold.mismatch() == Mismatch::Extra {
             stats.note("not all inputs have a time or a period; only samples are counted");
         }
