@@ -6,6 +6,7 @@ use super::fold::to;
 use super::output::{Output, usage};
 use super::reading::{Opened, ReadArgs, unreadable};
 use super::{COMPLETE, NOTHING};
+use clap::Args;
 use model::format::compat::perf::{CompatPerf, CompatPerfOptions};
 use model::format::compat::stap::CompatStap;
 use model::format::import::{Format, detect_text};
@@ -13,6 +14,27 @@ use std::path::Path;
 
 /// Bytes by which the format is found out.
 const HEAD_BYTES: usize = 64 << 10;
+
+/// Options that stackcollapse-perf.pl has and our own reading does not need.
+#[derive(Clone, Copy, Debug, Args)]
+#[command(next_help_heading = "Options of stackcollapse-perf.pl, with --compat-flamegraph")]
+pub struct PerlOptions {
+    /// The process id behind the comm
+    #[arg(long, requires = "compat_flamegraph")]
+    pid: bool,
+    /// _[k] behind kernel functions
+    #[arg(long, requires = "compat_flamegraph")]
+    kernel: bool,
+    /// _[j] behind functions of a JIT compiler
+    #[arg(long, requires = "compat_flamegraph")]
+    jit: bool,
+    /// --kernel and --jit
+    #[arg(long, requires = "compat_flamegraph")]
+    all: bool,
+    /// The address beside the module of functions without a name
+    #[arg(long, requires = "compat_flamegraph")]
+    addrs: bool,
+}
 
 /// One of the scripts.
 enum Script {
@@ -42,6 +64,7 @@ pub(super) fn compat(
     words: &[String],
     out: Option<&Path>,
     how: &ReadArgs,
+    perl: PerlOptions,
     output: &Output,
 ) -> anyhow::Result<u8> {
     let how = how.compat().map_err(|option| {
@@ -52,9 +75,12 @@ pub(super) fn compat(
     let begin = |format, name: &str| match format {
         Format::Stap => Ok(Script::Stap(CompatStap::default())),
         Format::Perf => Ok(Script::Perf(CompatPerf::new(CompatPerfOptions {
-            event_filter: how.event_filter.clone(),
+            kernel: perl.kernel || perl.all,
+            jit: perl.jit || perl.all,
+            pid: perl.pid,
             tid: how.tid,
-            ..CompatPerfOptions::default()
+            addrs: perl.addrs,
+            event_filter: how.event_filter.clone(),
         }))),
         other => Err(usage(format!(
             "{name}: --compat-flamegraph is for stap and perf, and this is {}; leave the option out, or say --from stap",
@@ -74,7 +100,7 @@ pub(super) fn compat(
         let input = Opened::open(word)?;
         let name = input.name().to_owned();
         let (mut head, mut first) = (Vec::new(), true);
-        let mut decide = |head: &[u8]| -> anyhow::Result<Script> {
+        let decide = |head: &[u8]| -> anyhow::Result<Script> {
             let detection = detect_text(&head[..head.len().min(HEAD_BYTES)]);
             let detection = detection.map_err(|e| unreadable(&name, e))?;
             let mut script = begin(detection.format, &name)?;

@@ -35,6 +35,9 @@ pub struct ReadArgs {
     /// Of `perf script` text: tell threads apart, not processes only
     #[arg(long)]
     tid: bool,
+    /// Of `perf script` text: leave out the callers of this function; repeatable
+    #[arg(long, value_name = "FUNCTION")]
+    skip_after: Vec<String>,
     /// Most nodes of the call tree; stacks beyond it are counted under [pruned]
     #[arg(long, value_name = "NODES", default_value_t = FoldLimits::default().nodes_max)]
     nodes_max: usize,
@@ -60,6 +63,7 @@ impl Default for ReadArgs {
             keep_offsets: false,
             event_filter: None,
             tid: false,
+            skip_after: Vec::new(),
             nodes_max: FoldLimits::default().nodes_max,
         }
     }
@@ -78,7 +82,7 @@ impl ReadArgs {
             perf: PerfOptions {
                 event: self.event_filter.clone(),
                 by_tid: self.tid,
-                ..PerfOptions::default()
+                skip_after: self.skip_after.clone(),
             },
             ..ImportOptions::new(host)
         }
@@ -103,6 +107,9 @@ impl ReadArgs {
         }
         if self.nodes_max != FoldLimits::default().nodes_max {
             return Err("--nodes-max");
+        }
+        if !self.skip_after.is_empty() {
+            return Err("--skip-after");
         }
         Ok(CompatArgs {
             format: self.from.0,
