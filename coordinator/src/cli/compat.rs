@@ -74,7 +74,7 @@ pub(super) fn compat(
         let input = Opened::open(word)?;
         let name = input.name().to_owned();
         let (mut head, mut first) = (Vec::new(), true);
-        let mut decide = |head: &[u8]| -> anyhow::Result<Script> {
+        let decide = |head: &[u8]| -> anyhow::Result<Script> {
             let detection = detect_text(&head[..head.len().min(HEAD_BYTES)]);
             let detection = detection.map_err(|e| unreadable(&name, e))?;
             let mut script = begin(detection.format, &name)?;
