@@ -9,6 +9,7 @@ use super::script::{Account, StackReader, Taken, Targets};
 use crate::engine::SharedRecorder;
 use crate::process::{Child, Processes, Stage};
 use model::Finding;
+use nix::fcntl::{FcntlArg, fcntl};
 use std::path::Path;
 use std::process::{ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -20,10 +21,14 @@ use tokio::task::JoinHandle;
 
 /// perf opens its events within this time. With many threads and CPUs that is thousands of them.
 const ARM: Duration = Duration::from_secs(20);
-/// After SIGINT perf record writes what is in the rings and ends.
-const RECORD_END: Duration = Duration::from_millis(1_500);
-/// Then perf script reads the rest of the pipe and ends.
-const SCRIPT_END: Duration = Duration::from_millis(2_000);
+/// After SIGINT perf record writes what is in the rings and ends; then perf script reads the rest of
+/// the pipe and ends. Both together within this time: a lease's end leaves 5 s.
+const END: Duration = Duration::from_secs(4);
+/// Of it, what script has in any case.
+const SCRIPT_END: Duration = Duration::from_secs(1);
+/// The pipe between both, so that record need not wait for script at once: what every process may
+/// ask for (fs.pipe-max-size, pipe(7)).
+const PIPE_BYTES: i32 = 1 << 20;
 /// Words of perf's that are kept.
 const SAID_BYTES_MAX: usize = 32 << 10;
 /// Bytes of text that are read in one step.
@@ -72,6 +77,8 @@ impl Pipeline {
             diagnose::failure(&format!("{} {what}: {e}", perf.display()), "")
         };
         let (from, to) = std::io::pipe().map_err(|e| failed("pipe", e))?;
+        // As it is without, where the kernel does not give as much.
+        let _ = fcntl(&to, FcntlArg::F_SETPIPE_SZ(PIPE_BYTES));
         let argv = command::script(perf);
         let stage = Stage {
             argv: &argv,
@@ -202,9 +209,11 @@ impl Pipeline {
         self.record.interrupt();
         // What is left is bounded by a pipe and the rings, and somebody waits for it.
         native::give_usual_priority(self.script.pid());
-        let record = self.record.ended_within(RECORD_END).await;
+        let deadline = tokio::time::Instant::now() + END;
+        let record = self.record.ended_within(END - SCRIPT_END).await;
         self.control = None;
-        let script = self.script.ended_within(SCRIPT_END).await;
+        let left = deadline.saturating_duration_since(tokio::time::Instant::now());
+        let script = self.script.ended_within(left).await;
         let mut ended = Ended::default();
         if record.is_none() || script.is_none() {
             let which = if record.is_none() { "record" } else { "script" };
