@@ -374,8 +374,8 @@ fn fold_gives_the_bytes_of_flamegraphs_scripts() {
     assert_eq!(text(&output.stdout), "nginx-12/12;main 10101010\n");
     let kernel = "nginx 12/12 [000] 1.5: 10101010 cpu-clock: \n\t  ffffffff8140252a idle+0x1a ([kernel.kallsyms])\n\n";
     let arguments = ["fold", "--compat-flamegraph", "--all", "--pid"];
-    let output = fleetflame_with(root.path(), &arguments, kernel);
-    assert_eq!(text(&output.stdout), "nginx-12;idle_[k] 10101010\n");
+    let marked = fleetflame_with(root.path(), &arguments, kernel);
+    assert_eq!(text(&marked.stdout), "nginx-12;idle_[k] 10101010\n");
     let alone = fleetflame_with(root.path(), &["fold", "--all"], kernel);
     assert_eq!(alone.status.code(), Some(2), "{}", text(&alone.stderr));
     assert!(text(&output.stderr).contains("stackcollapse-perf.pl would warn of 1 "));
