@@ -351,13 +351,13 @@ fn a_target_that_comes_later_gets_a_perf_of_its_own_and_counts_once() -> Result<
     let target = format!("exe:{}", program.display());
     let command = stage.capture(
         &target,
-        &["--engine", "perf", "--duration", "8s", "--hz", "199"],
+        &["--engine", "perf", "--duration", "15s", "--hz", "199"],
     )?;
     let mut coordinator = Child::spawn(command)?;
     coordinator.wait_for_stdout("\"event\":\"starting\"", CAPTURE)?;
     thread::sleep(SECOND);
     let second = start()?;
-    let covered = within(Duration::from_secs(5), || {
+    let covered = within(Duration::from_secs(10), || {
         !perfs_of(second.pid()).is_empty()
     });
     ensure!(covered.is_some(), "nobody records the second process");
