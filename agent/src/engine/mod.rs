@@ -139,12 +139,14 @@ pub fn survey(policy: &Policy) -> Vec<EngineReport> {
     };
     let simulated = policy.engines.contains(&EngineChoice::Simulated);
     let mut native = native::survey();
+    let may_sample = native.can_run;
     if !policy.engines.contains(&EngineChoice::Native) {
         native.can_run = false;
         "the host's policy does not list it".clone_into(&mut native.how);
     }
     let perf = if policy.engines.contains(&EngineChoice::Perf) {
-        perf::survey()
+        // A trial costs 0.2 s of CPU: only where it decides something.
+        perf::survey(may_sample && policy.engines.contains(&EngineChoice::Native))
     } else {
         EngineReport {
             how: "the host's policy does not list it".to_owned(),

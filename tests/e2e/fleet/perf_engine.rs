@@ -156,7 +156,7 @@ fn perf_takes_the_same_shares_and_leaves_nothing_behind() -> Result<()> {
     let target = format!("pid:{}", split.pid());
     let command = stage.capture(
         &target,
-        &["--engine", "perf", "--hz", "499", "--duration", "5s"],
+        &["--engine", "perf", "--hz", "199", "--duration", "5s"],
     )?;
     let run = stage.captured(command, 0)?;
     assert!(perfs_of(split.pid()).is_empty(), "a perf is left");
@@ -192,7 +192,7 @@ fn perf_takes_the_same_shares_and_leaves_nothing_behind() -> Result<()> {
     );
     // What was lost, on a machine too busy to read in time, is known to the sample.
     let (sampled, counted) = cpu_ns(&run, split.pid());
-    let sampled = sampled + host.stats.lost * (1_000_000_000 / 499);
+    let sampled = sampled + host.stats.lost * (1_000_000_000 / 199);
     assert!(
         sampled * 5 > counted * 4 && sampled * 4 < counted * 5,
         "{sampled} of {counted} ns"
@@ -351,13 +351,13 @@ fn a_target_that_comes_later_gets_a_perf_of_its_own_and_counts_once() -> Result<
     let target = format!("exe:{}", program.display());
     let command = stage.capture(
         &target,
-        &["--engine", "perf", "--duration", "8s", "--hz", "199"],
+        &["--engine", "perf", "--duration", "15s", "--hz", "199"],
     )?;
     let mut coordinator = Child::spawn(command)?;
     coordinator.wait_for_stdout("\"event\":\"starting\"", CAPTURE)?;
     thread::sleep(SECOND);
     let second = start()?;
-    let covered = within(Duration::from_secs(5), || {
+    let covered = within(Duration::from_secs(10), || {
         !perfs_of(second.pid()).is_empty()
     });
     ensure!(covered.is_some(), "nobody records the second process");

@@ -18,7 +18,7 @@ use std::time::Duration;
 const VERSION: Duration = Duration::from_secs(3);
 /// A trial takes 0.2 s of CPU, most of it in the kernel: on a host whose CPUs are all busy some
 /// seconds, above all where it stays at the agent's nice 10. The coordinator waits 15 s for a report.
-const TRIAL: Duration = Duration::from_secs(9);
+const TRIAL: Duration = Duration::from_secs(8);
 /// Names of the device that the processor's counters are: x86, its hybrids.
 const COUNTERS: [&str; 2] = ["cpu", "cpu_core"];
 /// And how it begins on Arm: `armv8_pmuv3_0`, `armv8_cortex_a72`.
@@ -64,9 +64,10 @@ fn find_in(candidates: &[PathBuf]) -> Result<PathBuf, Finding> {
     })))
 }
 
-/// What this perf can do here, found by trying it on a process that ends at once. Blocks for up to
-/// twelve seconds, usually a fraction of one.
-pub(in crate::engine) fn survey() -> EngineReport {
+/// What this perf can do here: by trying it on a process that ends at once, or, where the native
+/// engine may run (`may_sample`) and so perf has the rights that it needs, by its being there. Blocks
+/// for up to eleven seconds, usually a fraction of one.
+pub(in crate::engine) fn survey(may_sample: bool) -> EngineReport {
     let no = |how: String, findings: Vec<Finding>| EngineReport {
         engine: "perf".to_owned(),
         can_run: false,
@@ -94,38 +95,18 @@ pub(in crate::engine) fn survey() -> EngineReport {
         },
         Err(e) => return no(format!("{}: {e}", perf.display()), Vec::new()),
     };
-    let sampling = Sampling {
-        event: Event::CpuClock,
-        kernel: true,
-        hz: 99,
-        stack_bytes: 4 << 10,
-        ring_kib: 64,
+    let tried = if may_sample {
+        Ok((Vec::new(), "not tried, since native may run"))
+    } else {
+        try_it(&perf).map(|findings| (findings, "tried"))
     };
-    let trial = ask(
-        &command::trial(&perf, sampling),
-        &command::ENVIRONMENT,
-        false,
-        TRIAL,
-    );
-    let (good, findings) = match trial {
-        Ok(answer) if answer.status.is_some_and(|s| s.success()) => {
-            (true, diagnose::diagnose(&answer.stderr))
+    let (findings, tried) = match tried {
+        Ok(good) => good,
+        Err(findings) => {
+            let how = format!("perf {version}: {}", first_words(&findings));
+            return no(how, findings);
         }
-        Ok(answer) => {
-            let what = answer.status.map_or_else(
-                || format!("a trial of perf took over {} s", TRIAL.as_secs()),
-                |status| format!("a trial of perf ended with {status}"),
-            );
-            (false, diagnose::failure(&what, &answer.stderr))
-        }
-        Err(e) => return no(format!("{}: {e}", perf.display()), Vec::new()),
     };
-    if !good {
-        return no(
-            format!("perf {version}: {}", first_words(&findings)),
-            findings,
-        );
-    }
     let mut events = vec![Event::CpuClock.to_string()];
     if has_counters() {
         events.push(Event::Cycles.to_string());
@@ -134,12 +115,46 @@ pub(in crate::engine) fn survey() -> EngineReport {
         engine: "perf".to_owned(),
         can_run: true,
         how: format!(
-            "perf {version}, mode dwarf, events {}",
+            "perf {version}, mode dwarf, events {}, {tried}",
             events.join(" and ")
         ),
         findings,
         events,
     }
+}
+
+/// Records a program that ends at once, with the options of a capture.
+///
+/// # Errors
+/// Why that does not work.
+fn try_it(perf: &Path) -> Result<Vec<Finding>, Vec<Finding>> {
+    let sampling = Sampling {
+        event: Event::CpuClock,
+        kernel: true,
+        hz: 99,
+        stack_bytes: 4 << 10,
+        ring_kib: 64,
+    };
+    let trial = ask(
+        &command::trial(perf, sampling),
+        &command::ENVIRONMENT,
+        false,
+        TRIAL,
+    );
+    let (what, stderr) = match trial {
+        Ok(answer) if answer.status.is_some_and(|s| s.success()) => {
+            return Ok(diagnose::diagnose(&answer.stderr));
+        }
+        Ok(answer) => {
+            let what = answer.status.map_or_else(
+                || format!("a trial of perf took over {} s", TRIAL.as_secs()),
+                |status| format!("a trial of perf ended with {status}"),
+            );
+            (what, answer.stderr)
+        }
+        Err(e) => (format!("{}: {e}", perf.display()), String::new()),
+    };
+    Err(diagnose::failure(&what, &stderr))
 }
 
 fn first_words(findings: &[Finding]) -> String {
@@ -259,8 +274,12 @@ mod tests {
 
     #[test]
     fn this_machine_s_perf_can_run_and_says_how() {
-        let report = survey();
-        assert!(report.can_run, "{report:?}");
+        let report = survey(false);
+        assert!(
+            report.can_run && report.how.ends_with(", tried"),
+            "{report:?}"
+        );
+        assert!(survey(true).how.contains("not tried"));
         assert!(report.has_event(Event::CpuClock));
         assert_eq!(report.has_event(Event::Cycles), has_counters());
     }
