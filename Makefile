@@ -65,8 +65,8 @@ check:  ## the quick part: format, lints, unit tests
 	finish
 
 bench:  ## measure against the tools of the field; PARTS="fold merge" for some parts, PARTS=--quick for small inputs
-	@cargo build --release --locked -p fleetflame -p fleetflame-agent
-	exec cargo run --release --locked -p fleetflame-bench -- $(PARTS)
+	@cargo build --release --locked -p fleetflame -p fleetflame-agent -p fleetflame-bench
+	exec "$${CARGO_TARGET_DIR:-target}/release/fleetflame-bench" $(PARTS)
 
 soak:  ## repeat and fuzz for long: 500 seeds, the fleet tests twenty times, ten minutes a fuzz target
 	@$(STEPS)

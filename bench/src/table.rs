@@ -251,7 +251,7 @@ impl Report {
             let _ = writeln!(
                 text,
                 "| {} | {} {} | {theirs} | {ratio} | {} | {} |",
-                row.what,
+                row.what.replace('|', "\\|"),
                 spread(&row.ours),
                 row.unit,
                 row.goal.map_or("printed".to_owned(), Goal::in_words),

@@ -155,7 +155,7 @@ fn perf(setting: &mut Setting, kind: Kind, probe: f64) -> anyhow::Result<()> {
         (one.output(), inferno_frame),
         PERF_PERIOD,
     );
-    let how = "default output against inferno's, its period divided out, arguments and versions of symbols left out";
+    let how = "default output against inferno's, its period divided out, arguments and versions of symbols left out, [perf-PID.map] taken as [jit]";
     setting
         .report
         .compared(PART, format!("{what}, {how}"), found);
@@ -228,7 +228,8 @@ fn copies(setting: &mut Setting) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Our frame without the mark of its kind, and as inferno tidies it.
+/// Our frame without the mark of its kind, and as inferno tidies it. Code in a JIT compiler's map file
+/// is `[jit]` here and bears the file's name there.
 fn own_frame(frame: &str) -> String {
     let bare = frame
         .strip_suffix("_[k]")
@@ -246,12 +247,37 @@ fn stap_frame(frame: &str) -> String {
 }
 
 fn inferno_frame(frame: &str) -> String {
-    tidy(frame)
+    if frame.starts_with("[perf-") && frame.ends_with(".map]") {
+        "[jit]".to_owned()
+    } else {
+        tidy(frame)
+    }
 }
 
 /// A symbol without its version and without the arguments of a C++ function.
 fn tidy(frame: &str) -> String {
     let frame = frame.split("@@").next().unwrap_or(frame);
-    let bare = frame.split('(').next().unwrap_or(frame);
-    if bare.is_empty() { frame } else { bare }.to_owned()
+    match frame.split('(').next() {
+        Some(bare) if !bare.is_empty() => bare.to_owned(),
+        _ => frame.to_owned(), // `(anonymous namespace)::f`
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_of_both_sides_are_named_alike() {
+        assert_eq!(own_frame("tcp_sendmsg_[k]"), "tcp_sendmsg");
+        assert_eq!(own_frame("[jit]_[j]"), inferno_frame("[perf-17816.map]"));
+        assert_eq!(own_frame("f(int)"), inferno_frame("f"));
+        assert_eq!(own_frame("memcpy"), stap_frame("memcpy@@GLIBC_2.14"));
+        assert_eq!(stap_frame("0x7f00 [/usr/lib/libc.so.6"), "[libc.so.6]");
+        assert_eq!(stap_frame("0x4000"), "[unknown]");
+        assert_eq!(
+            own_frame("(anonymous namespace)::f"),
+            "(anonymous namespace)::f"
+        );
+    }
 }

@@ -1,5 +1,5 @@
 //! The sum of a fleet as one picture, from each form that hosts' profiles come in, beside
-//! `cat *.folded | inferno-flamegraph`.
+//! `cat *.folded` piped to inferno-flamegraph.
 //!
 //! In: 100 hosts. Out: CPU, peak memory, equal frames. Never: pictures of different widths of the
 //! narrowest frame.
@@ -135,7 +135,7 @@ fn small(setting: &mut Setting, stacks: usize) -> anyhow::Result<()> {
     let costs = setting.rounds(&what, &all)?;
     let theirs = costs.get(forms.len()).map_or(&[][..], Vec::as_slice);
     for ((form, _, _, goal), ours) in forms.iter().zip(&costs) {
-        let what = format!("{what}, from {form}, against cat | inferno-flamegraph");
+        let what = format!("{what}, from {form}, against cat piped to inferno-flamegraph");
         let goal = (!theirs.is_empty()).then_some(*goal);
         rows(setting, &what, ours, theirs, goal, None);
     }
@@ -156,7 +156,8 @@ fn large(setting: &mut Setting, stacks: usize) -> anyhow::Result<()> {
     let found = same_frames(ours.output(), theirs.output(), Some(GROUP));
     let how = format!("{what} from ffz totals, frames from {WIDTH} % against inferno's");
     setting.report.compared(PART, how, found);
-    let against = format!("{what}, from ffz totals, against cat | inferno-flamegraph (one run)");
+    let against =
+        format!("{what}, from ffz totals, against cat piped to inferno-flamegraph (one run)");
     let cpu = Goal::at_least(8.0).aim(11.0).probe(12.0);
     let peak = Goal::at_least(40.0).aim(60.0).probe(64.0);
     rows(
