@@ -193,9 +193,18 @@ fn launch_all(job: &str) -> anyhow::Result<Cost> {
 
 /// CPU seconds (user and system) of all children of this process that were waited for so far.
 pub fn children_cpu_s() -> f64 {
-    getrusage(UsageWho::RUSAGE_CHILDREN).map_or(0.0, |u| {
-        let seconds =
-            |t: nix::sys::time::TimeVal| t.tv_sec() as f64 + t.tv_usec() as f64 / 1_000_000.0;
-        seconds(u.user_time()) + seconds(u.system_time())
-    })
+    cpu_s(UsageWho::RUSAGE_CHILDREN)
+}
+
+/// CPU seconds (user and system) of this process.
+pub fn own_cpu_s() -> f64 {
+    cpu_s(UsageWho::RUSAGE_SELF)
+}
+
+fn cpu_s(of: UsageWho) -> f64 {
+    getrusage(of).map_or(0.0, |u| seconds(u.user_time()) + seconds(u.system_time()))
+}
+
+fn seconds(time: nix::sys::time::TimeVal) -> f64 {
+    time.tv_sec() as f64 + time.tv_usec() as f64 / 1_000_000.0
 }

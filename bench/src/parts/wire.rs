@@ -9,7 +9,8 @@ use crate::inputs::random::{Random, mix};
 use crate::setting::Setting;
 use crate::table::Goal;
 use anyhow::ensure;
-use model::format::ffz::{Head, encode_profile, encode_segment};
+use model::format::ffz::{Head, Limits, add_totals, encode_profile, encode_segment};
+use model::format::import::{Import, ImportOptions};
 use model::profile::{
     Frame, FrameId, FrameKind, IdMap, Keep, Measure, Process, Profile, Recorder, RecorderLimits,
     Series, SeriesId,
@@ -32,6 +33,7 @@ pub fn measure(setting: &mut Setting) -> anyhow::Result<()> {
         setting.step(format!("a host of {stacks} stacks"));
         setting.attempt(PART, "first snapshot", |s| snapshot(s, stacks));
     }
+    setting.attempt(PART, "decode and merge", |s| decode(s, 10_000));
     setting.attempt(PART, "ticks", |s| ticks(s, 10_000));
     setting.attempt(PART, "a minute", minute);
     Ok(())
@@ -80,6 +82,61 @@ fn snapshot(setting: &mut Setting, stacks: usize) -> anyhow::Result<()> {
         .report
         .row(PART, against, "bytes", &bytes, &[pprof], Some(goal));
     Ok(())
+}
+
+/// Receiving: ten hosts' bytes into one sum, from memory to memory in this process.
+fn decode(setting: &mut Setting, stacks: usize) -> anyhow::Result<()> {
+    const HOSTS: u64 = 10;
+    let fleet = Fleet::new(stacks, 80, 17);
+    let (mut ffz, mut texts) = (Vec::new(), Vec::new());
+    for host in 0..HOSTS {
+        let counted = fleet.host(host);
+        ffz.push(encode_profile(&fleet.totals(host, &counted))?);
+        texts.push(zstd::bulk::compress(&fleet.folded(&counted), ZSTD_LEVEL)?);
+    }
+    let from_ffz = || -> anyhow::Result<Profile> {
+        let mut sum = Profile::default();
+        for bytes in &ffz {
+            add_totals(&mut sum, bytes, Limits::FILE, |_| Series::default())?;
+        }
+        Ok(sum)
+    };
+    let from_text = || -> anyhow::Result<Profile> {
+        let mut import = Import::new(ImportOptions::new(""));
+        for bytes in &texts {
+            import.next_input("")?;
+            import.feed(&zstd::decode_all(bytes.as_slice())?)?;
+        }
+        Ok(import.finish()?.profile)
+    };
+    let totals = (from_ffz()?.grand_total()[0], from_text()?.grand_total()[0]);
+    ensure!(totals.0 == totals.1, "the sums differ: {totals:?}");
+    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+    for round in 1..=setting.arguments.pairs {
+        setting.step(format!(
+            "decode and merge: round {round} of {}",
+            setting.arguments.pairs
+        ));
+        ours.push(own_cpu_s(&from_ffz)?);
+        theirs.push(own_cpu_s(&from_text)?);
+    }
+    let what = format!(
+        "decode and add up {HOSTS} hosts × {stacks} stacks, against un-zstd and our own reader of folded text"
+    );
+    let goal = Some(Goal::at_least(6.0).aim(10.0).probe(11.0));
+    setting
+        .report
+        .row(PART, what, "CPU s", &ours, &theirs, goal);
+    Ok(())
+}
+
+/// CPU seconds of this process for `work`.
+fn own_cpu_s<T>(work: impl Fn() -> anyhow::Result<T>) -> anyhow::Result<f64> {
+    let before = crate::measure::own_cpu_s();
+    let done = work()?;
+    let after = crate::measure::own_cpu_s();
+    drop(done); // freeing is no part of it
+    Ok(after - before)
 }
 
 /// A capture in ticks, both sides with worker and second; the dictionary is kept at both
