@@ -19,6 +19,8 @@ const PART: &str = "browser";
 /// Longest answer of the driver that is waited for.
 const ANSWER_MAX: Duration = Duration::from_secs(60);
 
+const ANSWER_BYTES_MAX: usize = 1 << 20;
+
 /// Measures and reports.
 pub fn measure(setting: &mut Setting) -> anyhow::Result<()> {
     for kind in [Kind::StapDbg, Kind::StapDup, Kind::StapUniq, Kind::PerfUniq] {
@@ -143,13 +145,32 @@ impl Driver {
             self.port,
             body.len()
         )?;
-        let mut answer = Vec::new();
-        link.read_to_end(&mut answer)
-            .with_context(|| format!("chromedriver's answer to {path}"))?;
-        let answer = String::from_utf8_lossy(&answer);
-        let (_, text) = answer
-            .split_once("\r\n\r\n")
-            .context("no answer from chromedriver")?;
+        // The driver may leave the connection open: its answer ends where its length says.
+        let mut answer = BufReader::new(link);
+        let mut length = 0;
+        loop {
+            let mut line = String::new();
+            let read = answer.read_line(&mut line);
+            read.with_context(|| format!("chromedriver's answer to {path}"))?;
+            let line = line.trim().to_ascii_lowercase();
+            if let Some(bytes) = line.strip_prefix("content-length:") {
+                length = bytes
+                    .trim()
+                    .parse()
+                    .context("chromedriver's Content-Length")?;
+            }
+            if line.is_empty() {
+                break;
+            }
+        }
+        ensure!(
+            length <= ANSWER_BYTES_MAX,
+            "chromedriver answers with {length} bytes"
+        );
+        let mut text = vec![0; length];
+        let read = answer.read_exact(&mut text);
+        read.with_context(|| format!("chromedriver's answer to {path}"))?;
+        let text = String::from_utf8_lossy(&text);
         let document: Value = serde_json::from_str(text.trim())
             .with_context(|| format!("chromedriver's answer to {path}: {text:.300}"))?;
         let value = document["value"].clone();
