@@ -4,11 +4,15 @@
 //! In: binaries beside this program, perf, cc. Out: CPU seconds of whole commands. Never: a target
 //! that is idle.
 
-use crate::Arguments;
-use crate::figures::{Report, children_cpu_s};
+use crate::measure::children_cpu_s;
+use crate::peers::{ours, said};
+use crate::setting::Setting;
+use crate::table::Goal;
 use anyhow::{Context, ensure};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
+
+const PART: &str = "sampler";
 
 const HZ: &str = "99";
 
@@ -50,37 +54,49 @@ impl Drop for Stage {
 }
 
 /// Measures and reports.
-pub fn measure(arguments: &Arguments, report: &mut Report) -> anyhow::Result<()> {
-    let version =
-        run(Command::new("perf").arg("--version")).context("perf (Debian: linux-perf)")?;
+pub fn measure(setting: &mut Setting) -> anyhow::Result<()> {
+    let seconds = setting.arguments.seconds;
+    let what = format!("capture, unwind and draw: two busy processes, {HZ} Hz, {seconds} s");
+    let perf_there = setting.peers.on_path("perf", "linux-perf");
+    let compiler = setting.peers.on_path("cc", "gcc");
+    let both = perf_there.and(compiler);
+    if setting.peer(PART, &what, both).is_none() {
+        return Ok(());
+    }
     let stage = Stage::build()?;
     let pids: Vec<String> = stage.busy.iter().map(|c| c.id().to_string()).collect();
     let (mut whole, mut record_only, mut perf_both, mut perf_record) =
         (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    let mut samples = (0, 0);
-    for pair in 0..arguments.pairs {
+    let (mut our_samples, mut their_samples) = (Vec::new(), Vec::new());
+    for pair in 0..setting.arguments.pairs {
+        setting.step(format!(
+            "{what}: pair {} of {}",
+            pair + 1,
+            setting.arguments.pairs
+        ));
         let out = stage.folder.path().join(format!("run-{pair}"));
-        let (cpu, sampler_cpu, taken) = ours(&stage, &pids, &out, arguments.seconds)?;
+        let (cpu, sampler_cpu, taken) = capture(&stage, &pids, &out, seconds)?;
         whole.push(cpu);
         record_only.push(sampler_cpu);
-        samples.0 += taken;
-        let (record, script, taken) = perf(&stage, &pids, arguments.seconds)?;
+        our_samples.push(taken as f64);
+        let (record, script, taken) = perf(&stage, &pids, seconds)?;
         perf_record.push(record);
         perf_both.push(record + script);
-        samples.1 += taken;
+        their_samples.push(taken as f64);
     }
-    let what = format!(
-        "capture, unwind and draw: two busy processes, {HZ} Hz, {} s ({})",
-        arguments.seconds,
-        version.trim()
-    );
-    report.pair(&what, "CPU s", &whole, &perf_both, "≤ 1");
+    let report = &mut setting.report;
+    let against = format!("{what}, against `perf record --call-graph dwarf` and `perf script`");
+    let goal = Some(Goal::at_most(1.0).aim(0.5));
+    report.row(PART, against, "CPU s", &whole, &perf_both, goal);
     let what = "agent while it captures, against `perf record --call-graph dwarf` alone";
-    report.pair(what, "CPU s", &record_only, &perf_record, "printed");
-    report.single(
-        "samples taken in all pairs, ours and perf's",
-        format!("{} and {}", samples.0, samples.1),
-        "alike",
+    report.row(PART, what, "CPU s", &record_only, &perf_record, None);
+    report.row(
+        PART,
+        "samples taken",
+        "samples",
+        &our_samples,
+        &their_samples,
+        None,
     );
     Ok(())
 }
@@ -90,9 +106,11 @@ impl Stage {
         let folder = tempfile::tempdir()?;
         let (source, program) = (folder.path().join("busy.c"), folder.path().join("busy"));
         std::fs::write(&source, BUSY)?;
-        run(Command::new("cc")
-            .args(["-O2", "-fomit-frame-pointer", "-o"])
-            .args([&program, &source]))?;
+        said(
+            Command::new("cc")
+                .args(["-O2", "-fomit-frame-pointer", "-o"])
+                .args([&program, &source]),
+        )?;
         let start = || {
             Command::new(&program)
                 .stdin(Stdio::null())
@@ -105,24 +123,26 @@ impl Stage {
 }
 
 /// CPU of the whole command with its agent, CPU of the agent while it captured, and samples.
-fn ours(
+fn capture(
     stage: &Stage,
     pids: &[String],
     out: &Path,
     seconds: u32,
 ) -> anyhow::Result<(f64, f64, u64)> {
     let before = children_cpu_s();
-    let mut command = Command::new(beside("fleetflame")?);
+    let mut command = Command::new(ours("fleetflame")?);
     command.args(["capture", "--local", "--quiet", "--hz", HZ, "--duration"]);
     command.arg(format!("{seconds}s"));
     command.args(
         pids.iter()
             .flat_map(|p| ["--target".to_owned(), format!("pid:{p}")]),
     );
-    run(command
-        .arg("--out")
-        .arg(out)
-        .current_dir(stage.folder.path()))?;
+    said(
+        command
+            .arg("--out")
+            .arg(out)
+            .current_dir(stage.folder.path()),
+    )?;
     let cpu = children_cpu_s() - before;
     let record: serde_json::Value = serde_json::from_slice(&std::fs::read(out.join("run.json"))?)?;
     let stats = &record["coverage"]["hosts"]["local"]["stats"];
@@ -138,46 +158,26 @@ fn ours(
 fn perf(stage: &Stage, pids: &[String], seconds: u32) -> anyhow::Result<(f64, f64, u64)> {
     let data = stage.folder.path().join("perf.data");
     let before = children_cpu_s();
-    run(Command::new("perf")
-        .args([
-            "record",
-            "-q",
-            "-e",
-            "cpu-clock",
-            "-F",
-            HZ,
-            "--call-graph",
-            "dwarf",
-            "-o",
-        ])
-        .arg(&data)
-        .args(["-p", &pids.join(","), "--", "sleep", &seconds.to_string()]))?;
+    said(
+        Command::new("perf")
+            .args([
+                "record",
+                "-q",
+                "-e",
+                "cpu-clock",
+                "-F",
+                HZ,
+                "--call-graph",
+                "dwarf",
+                "-o",
+            ])
+            .arg(&data)
+            .args(["-p", &pids.join(","), "--", "sleep", &seconds.to_string()]),
+    )?;
     let between = children_cpu_s();
-    let script = run(Command::new("perf").args(["script", "-i"]).arg(&data))?;
+    let script = said(Command::new("perf").args(["script", "-i"]).arg(&data))?;
     let after = children_cpu_s();
     let samples = script.lines().filter(|l| l.contains("cpu-clock")).count();
     ensure!(samples > 0, "perf took no samples");
     Ok((between - before, after - between, samples as u64))
-}
-
-fn beside(name: &str) -> anyhow::Result<PathBuf> {
-    let path = std::env::current_exe()?.with_file_name(name);
-    ensure!(path.is_file(), "{} is not built", path.display());
-    Ok(path)
-}
-
-fn run(command: &mut Command) -> anyhow::Result<String> {
-    let program = command.get_program().to_string_lossy().into_owned();
-    let output = command
-        .stdin(Stdio::null())
-        .output()
-        .with_context(|| format!("running {program}"))?;
-    ensure!(
-        output.status.success(),
-        "{program}: {}: {}{}",
-        output.status,
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    );
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
