@@ -240,6 +240,7 @@ fn own_frame(frame: &str) -> String {
 /// The Perl script leaves `0xADDR [module` of a frame without a symbol.
 fn stap_frame(frame: &str) -> String {
     match frame.strip_prefix("0x").and_then(|f| f.split_once(" [")) {
+        Some((_, "kernel")) => "[vmlinux]".to_owned(),
         Some((_, module)) => format!("[{}]", module.rsplit('/').next().unwrap_or(module)),
         None if frame.starts_with("0x") => "[unknown]".to_owned(),
         None => tidy(frame),
@@ -274,6 +275,10 @@ mod tests {
         assert_eq!(own_frame("f(int)"), inferno_frame("f"));
         assert_eq!(own_frame("memcpy"), stap_frame("memcpy@@GLIBC_2.14"));
         assert_eq!(stap_frame("0x7f00 [/usr/lib/libc.so.6"), "[libc.so.6]");
+        assert_eq!(
+            stap_frame("0xffffffff81022b9a [kernel"),
+            own_frame("[vmlinux]_[k]")
+        );
         assert_eq!(stap_frame("0x4000"), "[unknown]");
         assert_eq!(
             own_frame("(anonymous namespace)::f"),
