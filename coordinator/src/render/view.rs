@@ -122,10 +122,44 @@ impl ViewBuilder {
     /// Adds values that stand beside the totals of `profile`: one list by node number for each
     /// series.
     pub fn add_lists(&mut self, profile: &Profile, values: &[Vec<u64>], side: Side) {
+        if let ([values], [series]) = (values, profile.series.as_slice())
+            && self.view.tree.is_empty()
+            && !self.reverse
+        {
+            return self.begin_with(profile, values, series, side);
+        }
         let mut numbers = Numbers::of(profile);
         for (series, values) in profile.series.as_slice().iter().zip(values) {
             let rows = (0_u32..).map(NodeId).zip(values.iter().copied());
             self.add_rows(profile, &mut numbers, series, rows, side);
+        }
+    }
+
+    /// A view that begins with the one process group of a profile has its tree, and need not look
+    /// up every node of it.
+    fn begin_with(&mut self, profile: &Profile, values: &[u64], series: &Series, side: Side) {
+        let mut frames = profile.frames.clone();
+        let higher = match group_frame(series) {
+            None => {
+                self.view.tree = profile.tree.clone();
+                0
+            }
+            Some(group) => {
+                self.view.groups.insert(group.label());
+                let (tree, higher) = profile.tree.on(frames.intern(&group));
+                self.view.tree = tree;
+                higher as usize
+            }
+        };
+        self.view.frames = frames;
+        self.sums.resize(self.view.tree.len(), (0, 0));
+        for (node, value) in values.iter().enumerate() {
+            // What is in no frame is on the process group.
+            let sum = &mut self.sums[node + higher];
+            match side {
+                Side::Left => sum.0 = *value,
+                Side::Right => sum.1 = *value,
+            }
         }
     }
 
@@ -167,18 +201,11 @@ impl ViewBuilder {
         self.view
     }
 
-    /// The node of a series' process group: its role, else its comm; the root when it has neither.
+    /// The node of a series' process group; the root when it has none.
     fn group(&mut self, series: &Series) -> NodeId {
-        let process = &series.process;
-        let name = if process.role.is_empty() {
-            &process.comm
-        } else {
-            &process.role
-        };
-        if name.is_empty() {
+        let Some(frame) = group_frame(series) else {
             return ROOT;
-        }
-        let frame = Frame::marker(name.as_str());
+        };
         self.view.groups.insert(frame.label());
         let frame = self.view.frames.intern(&frame);
         self.view.tree.intern(ROOT, frame)
@@ -236,6 +263,17 @@ impl ViewBuilder {
                 self.view.tree.intern(above, frame)
             })
     }
+}
+
+/// A series' process group: its role, else its comm; none when it has neither.
+fn group_frame(series: &Series) -> Option<Frame> {
+    let process = &series.process;
+    let name = if process.role.is_empty() {
+        &process.comm
+    } else {
+        &process.role
+    };
+    (!name.is_empty()).then(|| Frame::marker(name.as_str()))
 }
 
 /// A profile's numbers in the view's, as far as they were needed.
