@@ -119,39 +119,42 @@ impl ViewBuilder {
         }
     }
 
-    /// Adds values that stand beside the totals of `profile`: one list by node number for each
-    /// series.
-    pub fn add_lists(&mut self, profile: &Profile, values: &[Vec<u64>], side: Side) {
-        if let ([values], [series]) = (values, profile.series.as_slice())
+    /// Adds a sum that nobody else needs: its totals, and values that stand beside them, one list by
+    /// node number for each series.
+    pub fn add_sum(&mut self, profile: Profile, lists: &[Vec<u64>], side: Side) {
+        if let ([values], [series]) = (lists, profile.series.as_slice())
+            && profile.totals.is_empty()
             && self.view.tree.is_empty()
             && !self.reverse
         {
-            return self.begin_with(profile, values, series, side);
+            let group = group_frame(series);
+            return self.begin_with(profile, values, group, side);
         }
-        let mut numbers = Numbers::of(profile);
-        for (series, values) in profile.series.as_slice().iter().zip(values) {
+        let mut numbers = Numbers::of(&profile);
+        for (series, values) in profile.series.as_slice().iter().zip(lists) {
             let rows = (0_u32..).map(NodeId).zip(values.iter().copied());
-            self.add_rows(profile, &mut numbers, series, rows, side);
+            self.add_rows(&profile, &mut numbers, series, rows, side);
         }
+        self.add(&profile, |_| true, 0, side);
     }
 
-    /// A view that begins with the one process group of a profile has its tree, and need not look
-    /// up every node of it.
-    fn begin_with(&mut self, profile: &Profile, values: &[u64], series: &Series, side: Side) {
-        let mut frames = profile.frames.clone();
-        let higher = match group_frame(series) {
+    /// A view that begins with one process group takes the tree as it is, instead of looking up every
+    /// node of it.
+    fn begin_with(&mut self, profile: Profile, values: &[u64], group: Option<Frame>, side: Side) {
+        self.view.frames = profile.frames;
+        let higher = match group {
             None => {
-                self.view.tree = profile.tree.clone();
+                self.view.tree = profile.tree;
                 0
             }
             Some(group) => {
                 self.view.groups.insert(group.label());
-                let (tree, higher) = profile.tree.on(frames.intern(&group));
+                let frame = self.view.frames.intern(&group);
+                let (tree, higher) = profile.tree.on(frame);
                 self.view.tree = tree;
                 higher as usize
             }
         };
-        self.view.frames = frames;
         self.sums.resize(self.view.tree.len(), (0, 0));
         for (node, value) in values.iter().enumerate() {
             // What is in no frame is on the process group.

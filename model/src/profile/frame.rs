@@ -216,6 +216,12 @@ impl Frame {
     /// that the order in which hosts are merged does not show.
     fn unite(&mut self, other: FrameRef<'_>) {
         self.racy |= other.racy;
+        if (self.address, self.line) == (other.address, other.line)
+            && self.build_id == other.build_id
+            && self.file == other.file
+        {
+            return; // nearly always
+        }
         let mine = (self.build_id, self.address);
         let theirs = (other.build_id, other.address);
         // None sorts first, and a known id is worth more than none.

@@ -99,6 +99,18 @@ impl Children {
         }
     }
 
+    /// Forgets everything and takes up these nodes instead, the first of which is the root.
+    fn refill(&mut self, nodes: &[Node]) {
+        self.slots.fill(Slot::default());
+        self.taken = 0;
+        for (id, node) in (0_u32..).zip(nodes).skip(1) {
+            let (parent, frame) = (node.parent.0, node.frame.0);
+            if let Err(at) = self.find(parent, frame) {
+                self.insert(at, Slot { parent, frame, id });
+            }
+        }
+    }
+
     /// Takes the empty place `at`.
     #[inline]
     fn insert(&mut self, at: usize, slot: Slot) {
@@ -157,20 +169,21 @@ impl Tree {
         }
     }
 
-    /// The same tree on top of one frame, and how much higher each node's number is there.
+    /// This tree on top of one frame, and how much higher each node's number is there. In place: a
+    /// tree of a whole fleet is large.
     #[must_use]
-    pub fn on(&self, frame: FrameId) -> (Self, u32) {
-        let mut tree = Self::default();
-        let top = tree.intern(ROOT, frame);
-        tree.nodes.reserve(self.nodes.len());
-        for node in &self.nodes[1..] {
-            let parent = match node.parent {
-                ROOT => top,
-                NodeId(parent) => NodeId(parent.saturating_add(top.0)),
-            };
-            tree.intern(parent, node.frame);
+    pub fn on(mut self, frame: FrameId) -> (Self, u32) {
+        let top = NodeId(1);
+        for node in &mut self.nodes[1..] {
+            node.parent = NodeId(node.parent.0.saturating_add(top.0));
         }
-        (tree, top.0)
+        let node = Node {
+            parent: ROOT,
+            frame,
+        };
+        self.nodes.insert(1, node);
+        self.children.refill(&self.nodes);
+        (self, top.0)
     }
 
     /// The node with this number; the root has none.
