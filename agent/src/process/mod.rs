@@ -4,15 +4,18 @@
 //! In: an argument list. Out: a child that can be stopped. Never: a shell, or a child without a
 //! keeper.
 
+mod detach;
+pub mod folder;
 mod keeper;
 
+pub use detach::{detached, leave_session, start_detached};
 pub use keeper::keep;
 
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use std::ffi::OsString;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 use tokio::process::Command;
@@ -46,6 +49,32 @@ impl Processes {
         }
     }
 
+    /// Has the keeper remove `folder` when this agent is gone, however it goes.
+    ///
+    /// # Errors
+    /// The operating system's, when the keeper cannot be started.
+    pub async fn guard_folder(&self, folder: &Path) -> io::Result<()> {
+        let mut keeper = self.keeper.lock().await;
+        self.keeper(&mut keeper)?.guard(folder).await
+    }
+
+    /// The keeper, started when it is needed first.
+    fn keeper<'k>(
+        &self,
+        keeper: &'k mut Option<keeper::Keeper>,
+    ) -> io::Result<&'k mut keeper::Keeper> {
+        match keeper {
+            Some(keeper) => Ok(keeper),
+            None => {
+                let program = self
+                    .agent_program
+                    .as_ref()
+                    .ok_or_else(|| io::Error::other("no keeper program is known"))?;
+                Ok(keeper.insert(keeper::Keeper::start(program)?))
+            }
+        }
+    }
+
     /// Starts `argv` in a process group of its own, with no input and its output thrown away.
     ///
     /// # Errors
@@ -59,13 +88,7 @@ impl Processes {
             .split_first()
             .ok_or_else(|| io::Error::other("no program"))?;
         let mut keeper = self.keeper.lock().await;
-        if keeper.is_none() {
-            let program = self
-                .agent_program
-                .as_ref()
-                .ok_or_else(|| io::Error::other("no keeper program is known"))?;
-            *keeper = Some(keeper::Keeper::start(program)?);
-        }
+        let keeper = self.keeper(&mut keeper)?;
         let child = Command::new(program)
             .args(arguments)
             .stdin(Stdio::null())
@@ -75,9 +98,7 @@ impl Processes {
             .kill_on_drop(true)
             .spawn()?;
         let pid = child.id().and_then(|p| i32::try_from(p).ok()).unwrap_or(0);
-        if let Some(keeper) = keeper.as_mut() {
-            keeper.watch(pid).await?;
-        }
+        keeper.watch(pid).await?;
         Ok(Child {
             child,
             group: Pid::from_raw(pid),

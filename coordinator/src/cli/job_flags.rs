@@ -3,9 +3,12 @@
 
 use super::output::usage;
 use crate::spec;
-use crate::transport::{Connector, Local, direct, local};
+use crate::transport::bootstrap::{Programs, Wishes};
+use crate::transport::ssh::SshRoom;
+use crate::transport::{Connector, Local, Ssh, direct, local};
 use anyhow::Context as _;
 use clap::Args;
+use model::destination::Destination;
 use model::job::{EngineChoice, Event, JobHost, Pick, Probe, Reach, Target, parse_duration_ms};
 use model::order::Budgets;
 use model::{HostName, JobSpec};
@@ -24,6 +27,10 @@ pub struct JobFlags {
     /// A running agent, as NAME=ADDR:PORT; repeatable
     #[arg(long, value_name = "NAME=ADDR:PORT")]
     pub host: Vec<String>,
+    /// Hosts over ssh, with nothing installed there: names of ssh_config, [USER@]HOST or
+    /// ssh://[USER@]HOST[:PORT]; NAME=DEST gives a name of its own. Commas separate; repeatable
+    #[arg(long, value_name = "DEST[,DEST…]", value_delimiter = ',')]
+    pub ssh: Vec<String>,
     /// What to capture: nginx, pid:N, exe:PATH or cmd:REGEX; repeatable
     #[arg(long, value_name = "TARGET")]
     pub target: Vec<Target>,
@@ -61,12 +68,22 @@ pub struct WaysFlags {
     /// Folder with ca.pem, coordinator.pem and coordinator.key [default: ~/.config/fleetflame/tls]
     #[arg(long, value_name = "DIR")]
     pub tls: Option<PathBuf>,
-    /// The agent for --local [default: fleetflame-agent beside this program]
+    /// The agent for --local and --ssh; repeatable, one for each kind of processor [default:
+    /// fleetflame-agent-MACHINE or fleetflame-agent beside this program]
     #[arg(long, value_name = "FILE")]
-    pub agent_binary: Option<PathBuf>,
+    pub agent_binary: Vec<PathBuf>,
     /// The policy for --local [default: the host's own]
     #[arg(long, value_name = "FILE")]
     pub agent_policy: Option<PathBuf>,
+    /// Leave the agent on --ssh hosts, for the next run; it does not run there
+    #[arg(long)]
+    pub keep_agent: bool,
+    /// Never try sudo on --ssh hosts, also where the login may see too little
+    #[arg(long)]
+    pub no_sudo: bool,
+    /// ssh's configuration for --ssh [default: ssh's own]
+    #[arg(long, value_name = "FILE")]
+    pub ssh_config: Option<PathBuf>,
 }
 
 impl JobFlags {
@@ -107,7 +124,7 @@ impl JobFlags {
     }
 
     fn change(&self, job: &mut JobSpec) -> anyhow::Result<()> {
-        if self.local || !self.host.is_empty() {
+        if self.local || !self.host.is_empty() || !self.ssh.is_empty() {
             job.hosts.clear();
         }
         if self.local {
@@ -117,6 +134,9 @@ impl JobFlags {
                 reach: Reach::Local,
                 targets: Vec::new(),
             });
+        }
+        for text in &self.ssh {
+            job.hosts.push(over_ssh(text)?);
         }
         for text in &self.host {
             let (name, address) = text
@@ -180,19 +200,40 @@ impl WaysFlags {
             true => Some(direct::identity(&self.tls_folder()?)?),
             false => None,
         };
+        let sent = job.hosts.iter().any(|h| matches!(h.reach, Reach::Ssh(_)));
+        let room = match sent {
+            true => Some(self.ssh_room()?),
+            false => None,
+        };
         let connector = |host: &JobHost| -> anyhow::Result<(HostName, Connector)> {
-            let connector: Connector = match (&host.reach, &identity) {
-                (Reach::Direct(address), Some(identity)) => {
+            let connector: Connector = match (&host.reach, &identity, &room) {
+                (Reach::Direct(address), Some(identity), _) => {
                     direct::connector(host.name.clone(), address.clone(), identity)?
                 }
+                (Reach::Ssh(destination), _, Some(room)) => {
+                    Arc::new(Ssh::new(Arc::clone(room), destination.clone()))
+                }
                 _ => {
-                    let program = local::agent_program(self.agent_binary.as_deref())?;
+                    let program = local::agent_program(self.agent_binary.first())?;
                     Arc::new(Local::new(program, self.agent_policy.clone()))
                 }
             };
             Ok((host.name.clone(), connector))
         };
         job.hosts.iter().map(connector).collect()
+    }
+
+    fn ssh_room(&self) -> anyhow::Result<Arc<SshRoom>> {
+        for path in &self.agent_binary {
+            std::fs::metadata(path)
+                .with_context(|| format!("failed to read {}", path.display()))?;
+        }
+        let wishes = Wishes {
+            keep: self.keep_agent,
+            sudo: !self.no_sudo,
+        };
+        let programs = Programs::new(self.agent_binary.clone());
+        SshRoom::new(programs, self.ssh_config.clone(), wishes)
     }
 
     fn tls_folder(&self) -> anyhow::Result<PathBuf> {
@@ -212,6 +253,7 @@ impl JobFlags {
             job: None,
             local: false,
             host: Vec::new(),
+            ssh: Vec::new(),
             target: Vec::new(),
             pick: None,
             engine: None,
@@ -223,9 +265,34 @@ impl JobFlags {
             title: None,
             ways: WaysFlags {
                 tls: None,
-                agent_binary: None,
+                agent_binary: Vec::new(),
                 agent_policy: None,
+                keep_agent: false,
+                no_sudo: false,
+                ssh_config: None,
             },
         }
     }
+}
+
+/// `[NAME=]DEST`.
+fn over_ssh(text: &str) -> anyhow::Result<JobHost> {
+    let named = text.split_once('=').filter(|(name, _)| !name.contains('@'));
+    let (name, destination) = match named {
+        Some((name, destination)) => (Some(name), destination),
+        None => (None, text),
+    };
+    let destination: Destination = destination
+        .trim()
+        .parse()
+        .map_err(|e: model::destination::BadDestination| usage(e.to_string()))?;
+    let name = match name {
+        Some(name) => HostName::new(name.trim()).map_err(|e| usage(e.to_string()))?,
+        None => destination.name(),
+    };
+    Ok(JobHost {
+        name,
+        reach: Reach::Ssh(destination),
+        targets: Vec::new(),
+    })
 }

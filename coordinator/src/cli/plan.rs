@@ -18,7 +18,8 @@ use std::sync::Arc;
 #[command(after_help = "\
 Examples:
   fleetflame plan job.yaml
-  fleetflame plan --local --target nginx --json")]
+  fleetflame plan --local --target nginx --json
+  fleetflame plan --ssh kong-1,deploy@kong-2 --target nginx")]
 pub struct PlanArgs {
     #[command(flatten)]
     job: JobFlags,
@@ -29,6 +30,7 @@ pub struct PlanArgs {
 #[command(after_help = "\
 Examples:
   fleetflame doctor --local
+  fleetflame doctor --ssh kong-1,kong-2
   fleetflame doctor --host kong-1=10.0.0.1:7443 --tls ./tls")]
 pub struct DoctorArgs {
     #[command(flatten)]
@@ -60,6 +62,7 @@ pub fn doctor(args: &DoctorArgs, output: &Output) -> anyhow::Result<u8> {
     };
     flags_job.local = args.job.local;
     flags_job.host.clone_from(&args.job.host);
+    flags_job.ssh.clone_from(&args.job.ssh);
     flags_job.job.clone_from(&args.job.job);
     if flags_job.target.is_empty() && flags_job.job.is_none() {
         flags_job.target.push(model::job::Target::Nginx);

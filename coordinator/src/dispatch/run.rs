@@ -352,7 +352,7 @@ impl<'a> Loop<'a> {
                 self.remainder_held |= self.started;
                 self.out(name, finding);
             }
-            Said::Reported(_) => {}
+            Said::Reported(_) | Said::News(_) => {}
         }
     }
 

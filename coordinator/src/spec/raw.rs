@@ -1,6 +1,7 @@
 //! A job spec as it is written. In: what serde gives. Out: a [`JobSpec`]. Never: a default that
 //! differs from the command line's.
 
+use model::destination::Destination;
 use model::job::{DURATION_MS_MAX, parse_duration_ms};
 use model::job::{EngineChoice, Event, JobHost, Pick, Probe, Reach, SAMPLE_HZ_MAX, Target};
 use model::order::{Budgets, Simulated};
@@ -51,6 +52,8 @@ struct RawHost {
     name: Word<HostWord>,
     #[serde(default)]
     address: Option<Word<Address>>,
+    #[serde(default)]
+    ssh: Option<Word<Destination>>,
     #[serde(default)]
     local: bool,
     #[serde(default)]
@@ -110,17 +113,18 @@ impl RawJob {
 impl RawHost {
     fn into_host(self) -> Result<JobHost, String> {
         let name = self.name.0.0;
-        let reach = match (self.address, self.local) {
-            (Some(address), false) => Reach::Direct(address.0.0),
-            (None, true) => Reach::Local,
-            (Some(_), true) => {
+        let reach = match (self.address, self.ssh, self.local) {
+            (Some(address), None, false) => Reach::Direct(address.0.0),
+            (None, Some(destination), false) => Reach::Ssh(destination.0),
+            (None, None, true) => Reach::Local,
+            (None, None, false) => {
                 return Err(format!(
-                    "host {name} has an address and is local; give one of the two"
+                    "host {name} has no address; give address: ADDR:PORT, ssh: DEST, or local: true"
                 ));
             }
-            (None, false) => {
+            _ => {
                 return Err(format!(
-                    "host {name} has no address; give address: ADDR:PORT, or local: true"
+                    "host {name} is reached in several ways; give one of address:, ssh: and local:"
                 ));
             }
         };
