@@ -39,6 +39,8 @@ fn begin(fleet: &SshFleet, seconds: u64) -> Result<Child> {
         }
         assert!(spool.metadata()?.len() > 0, "nothing of {name} arrived");
     }
+    // The first batch of a capture may hold names only.
+    thread::sleep(SECOND);
     for number in 0..2 {
         assert!(
             fleet.agents(number).len() >= 3,

@@ -8,7 +8,9 @@
 )]
 
 mod ends;
+mod hostile_hosts;
 mod odd_hosts;
+mod slow_link;
 #[path = "../fleet/written.rs"]
 mod written;
 

@@ -120,14 +120,7 @@ async fn start(
         if steps.sudo { "yes" } else { "no" },
     ];
     let line = line(script::START, &arguments)?;
-    let total = bytes.len() as u64;
-    let sent = |gone: usize| {
-        tell(News::Sending {
-            sent_bytes: gone as u64,
-            total_bytes: total,
-        });
-    };
-    let (channel, said) = channel::open(Arc::clone(session), &line, bytes, sent).await?;
+    let (channel, said) = channel::open(Arc::clone(session), &line, bytes, tell).await?;
     if said.contains("fleetflame: sudo:") {
         tell(News::Noted(diagnose(&said, FindingCode::AgentNoSudo)));
     }

@@ -3,6 +3,7 @@
 //! In: an ssh child. Out: a byte stream of the agent's. Never: a byte of a login shell's chatter in the
 //! rpc, or more than 64 KiB and 15 s of it waited through.
 
+use super::super::News;
 use super::diagnose::diagnose;
 use super::session::Session;
 use model::{Finding, FindingCode};
@@ -13,12 +14,16 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout};
 use tokio::sync::Mutex;
-use tokio::time::timeout;
+use tokio::time::{Instant, interval, timeout};
 
 /// Most that may come before the mark.
 const NOISE_BYTES_MAX: usize = 64 << 10;
-/// Longest wait for the mark, after everything was sent ahead.
+/// Longest wait for the mark when nothing was sent ahead; else as much longer as the sending took.
 const MARK: Duration = Duration::from_secs(15);
+/// Longest wait for the mark whatsoever.
+const MARK_MAX: Duration = Duration::from_secs(75);
+/// Between two words that it is still waited for.
+const TELL: Duration = Duration::from_secs(2);
 /// Longest wait for a piece of what is sent ahead to leave.
 const PIECE: Duration = Duration::from_secs(30);
 /// Bytes of the far side's stderr that are kept.
@@ -49,7 +54,7 @@ pub async fn open(
     session: Arc<Session>,
     line: &str,
     bytes: &[u8],
-    sent: impl Fn(usize),
+    tell: &(dyn Fn(News) + Send + Sync),
 ) -> Result<(Channel, String), Finding> {
     let mut child = session.channel(line)?;
     let (Some(mut input), Some(mut output), Some(errors)) =
@@ -63,19 +68,27 @@ pub async fn open(
     let met = {
         let mark = find_mark(&mut output, &mut noise);
         tokio::pin!(mark);
-        let ahead = send(&mut input, bytes, sent);
-        tokio::pin!(ahead);
-        tokio::select! {
+        let began = Instant::now();
+        let gone = tokio::select! {
             biased;
-            met = &mut mark => met,
-            gone = &mut ahead => match gone {
-                Ok(()) => timeout(MARK, mark).await.unwrap_or_else(|_| {
-                    Err(Unmet::Late(format!("no start mark in {} s", MARK.as_secs())))
-                }),
-                // It ended: what it said says why.
-                Err(Unmet::Closed) => timeout(MARK, mark).await.unwrap_or(Err(Unmet::Closed)),
-                Err(late) => Err(late),
-            },
+            met = &mut mark => Err(met),
+            gone = send(&mut input, bytes, tell) => Ok(gone),
+        };
+        match gone {
+            Err(met) => met,
+            Ok(Err(Unmet::Late(late))) => Err(Unmet::Late(late)),
+            // It ended before it had read all: what it said says why.
+            Ok(Err(unmet)) => timeout(MARK, mark).await.unwrap_or(Err(unmet)),
+            // What has left us is not there yet: ssh has up to 2 MiB of it on the way.
+            Ok(Ok(())) => {
+                let patience = (MARK + began.elapsed()).min(MARK_MAX);
+                timeout(patience, while_telling(mark, tell))
+                    .await
+                    .unwrap_or_else(|_| {
+                        let late = format!("no start mark in {} s", patience.as_secs());
+                        Err(Unmet::Late(late))
+                    })
+            }
         }
     };
     let found = match met {
@@ -140,25 +153,44 @@ async fn find_mark(output: &mut ChildStdout, noise: &mut Vec<u8>) -> Result<usiz
     }
 }
 
-async fn send(input: &mut ChildStdin, bytes: &[u8], sent: impl Fn(usize)) -> Result<(), Unmet> {
-    let mut gone = 0;
+async fn send(
+    input: &mut ChildStdin,
+    bytes: &[u8],
+    tell: &(dyn Fn(News) + Send + Sync),
+) -> Result<(), Unmet> {
+    let total_bytes = bytes.len() as u64;
+    let mut sent_bytes = 0;
     for piece in bytes.chunks(PIECE_BYTES) {
         match timeout(PIECE, input.write_all(piece)).await {
             Ok(Ok(())) => {}
             Ok(Err(_)) => return Err(Unmet::Closed),
             Err(_) => {
                 let late = format!(
-                    "{gone} of {} bytes were taken, and none in {} s",
-                    bytes.len(),
+                    "{sent_bytes} of {total_bytes} bytes were taken, and none in {} s",
                     PIECE.as_secs()
                 );
                 return Err(Unmet::Late(late));
             }
         }
-        gone += piece.len();
-        sent(gone);
+        sent_bytes += piece.len() as u64;
+        tell(News::Sending {
+            sent_bytes,
+            total_bytes,
+        });
     }
     Ok(())
+}
+
+/// The same future; meanwhile whoever waits for this host hears that it comes nearer.
+async fn while_telling<T>(done: impl Future<Output = T>, tell: &(dyn Fn(News) + Send + Sync)) -> T {
+    let mut again = interval(TELL);
+    tokio::pin!(done);
+    loop {
+        tokio::select! {
+            done = &mut done => return done,
+            _ = again.tick() => tell(News::Step("starting the agent")),
+        }
+    }
 }
 
 async fn listen(errors: ChildStderr, into: Arc<Mutex<Vec<u8>>>) {

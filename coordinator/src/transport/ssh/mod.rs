@@ -141,7 +141,7 @@ impl Ssh {
         let program = format!("{folder}/agent");
         let line = script::words(&[&program, "attach", folder])
             .ok_or_else(|| Finding::new(FindingCode::AgentGone, folder.to_owned()))?;
-        let (channel, _) = channel::open(session, &line, &[], |_| {}).await?;
+        let (channel, _) = channel::open(session, &line, &[], &|_| {}).await?;
         Ok(channel)
     }
 
