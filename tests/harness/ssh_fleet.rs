@@ -39,8 +39,15 @@ const OWN: &[(&str, &str)] = &[
     ("run", "/run"),
 ];
 /// What a host has there before any agent comes.
-/// (`run/mount` is mount's own.)
-const FURNITURE: &[&str] = &["home/.bashrc", "run/sshd", "run/mount", "run/mount/utab"];
+/// (`run/mount` is mount's own, and `run/sudo` is sudo's.)
+const FURNITURE: &[&str] = &[
+    "home/.bashrc",
+    "run/sshd",
+    "run/mount",
+    "run/mount/utab",
+    "run/sudo",
+    "run/sudo/ts",
+];
 
 /// What is odd about a host.
 #[derive(Clone, Debug, Default)]
@@ -59,6 +66,8 @@ pub struct SshSetup {
     pub unknown_key: bool,
     /// It has never heard of the operator's key.
     pub refuses_key: bool,
+    /// Its policy, when not the one of all others.
+    pub policy: Option<String>,
     /// Shell commands that are run in it before sshd, with its own /etc.
     pub prepare: String,
     /// Its clocks count from another boot.
@@ -100,6 +109,8 @@ impl SshFleet {
         let stage = tempfile::Builder::new()
             .prefix("fleetflame-ssh-")
             .tempdir()?;
+        // A login that is not root must reach its authorized keys; private keys are 0600.
+        fs::set_permissions(stage.path(), fs::Permissions::from_mode(0o711))?;
         let agent = stripped_agent(stage.path())?;
         let mut fleet = Self {
             hosts: Vec::new(),
@@ -117,6 +128,13 @@ impl SshFleet {
         }
         fs::write(fleet.path("ssh_config"), config)?;
         Ok(fleet)
+    }
+
+    /// The agent that fleets send, in a folder that goes with the first part.
+    pub fn agent_to_send() -> Result<(tempfile::TempDir, PathBuf)> {
+        let stage = tempfile::tempdir()?;
+        let agent = stripped_agent(stage.path())?;
+        Ok((stage, agent))
     }
 
     /// A path in the fleet's private folder.
@@ -236,9 +254,10 @@ impl SshFleet {
     /// sshd in a mount namespace where the host's folders stand in the place of the machine's.
     fn boxed(&self, folder: &Path, setup: &SshSetup) -> Result<Command> {
         let (at, sshd) = (folder.display(), requirements::command("sshd")?);
+        let policy = setup.policy.as_deref().unwrap_or(POLICY);
         let mut script = format!(
             "set -e\nmount -t overlay overlay -o lowerdir=/etc,upperdir={at}/etc-upper,workdir={at}/etc-work /etc\n\
-             mkdir -p /etc/fleetflame\nprintf '%s' '{POLICY}' > /etc/fleetflame/policy.yaml\n"
+             mkdir -p /etc/fleetflame\nprintf '%s' '{policy}' > /etc/fleetflame/policy.yaml\n"
         );
         for (own, place) in OWN {
             script.push_str(&format!("mount --bind {at}/{own} {place}\n"));

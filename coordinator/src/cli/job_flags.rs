@@ -1,6 +1,7 @@
 //! The flags that make or change a job. In: a YAML file, flags, or both. Out: a checked job and how
 //! its hosts are reached. Never: a flag that is silently ignored.
 
+use super::hosts;
 use super::output::usage;
 use crate::spec;
 use crate::transport::bootstrap::{Programs, Wishes};
@@ -8,7 +9,6 @@ use crate::transport::ssh::SshRoom;
 use crate::transport::{Connector, Local, Ssh, direct, local};
 use anyhow::Context as _;
 use clap::Args;
-use model::destination::Destination;
 use model::job::{EngineChoice, Event, JobHost, Pick, Probe, Reach, Target, parse_duration_ms};
 use model::order::Budgets;
 use model::{HostName, JobSpec};
@@ -27,10 +27,18 @@ pub struct JobFlags {
     /// A running agent, as NAME=ADDR:PORT; repeatable
     #[arg(long, value_name = "NAME=ADDR:PORT")]
     pub host: Vec<String>,
-    /// Hosts over ssh, with nothing installed there: names of ssh_config, [USER@]HOST or
-    /// ssh://[USER@]HOST[:PORT]; NAME=DEST gives a name of its own. Commas separate; repeatable
+    /// Hosts over ssh, with nothing installed there: names of ssh_config or patterns of them,
+    /// [USER@]HOST or ssh://[USER@]HOST[:PORT]; NAME=DEST gives a name of its own. Commas separate;
+    /// repeatable
     #[arg(long, value_name = "DEST[,DEST…]", value_delimiter = ',')]
     pub ssh: Vec<String>,
+    /// Hosts of an inventory: a fleet file (`fleetflame example fleet` prints one), an Ansible
+    /// inventory, a list of destinations; - is stdin
+    #[arg(long, value_name = "FLEET.yaml")]
+    pub fleet: Option<PathBuf>,
+    /// Which hosts of the inventory, such as 'role=kong,dc in (bj,sh),name!=kong-7,10%'
+    #[arg(long, value_name = "EXPR", requires = "fleet")]
+    pub select: Option<String>,
     /// What to capture: nginx, pid:N, exe:PATH or cmd:REGEX; repeatable
     #[arg(long, value_name = "TARGET")]
     pub target: Vec<Target>,
@@ -124,8 +132,12 @@ impl JobFlags {
     }
 
     fn change(&self, job: &mut JobSpec) -> anyhow::Result<()> {
-        if self.local || !self.host.is_empty() || !self.ssh.is_empty() {
+        let named = self.local || self.fleet.is_some();
+        if named || !self.host.is_empty() || !self.ssh.is_empty() {
             job.hosts.clear();
+        }
+        if let Some(fleet) = &self.fleet {
+            job.hosts = hosts::from_inventory(fleet, self.select.as_deref())?;
         }
         if self.local {
             let name = HostName::new("local").map_err(|e| usage(e.to_string()))?;
@@ -136,7 +148,8 @@ impl JobFlags {
             });
         }
         for text in &self.ssh {
-            job.hosts.push(over_ssh(text)?);
+            let config = self.ways.ssh_config.as_deref();
+            job.hosts.extend(hosts::over_ssh(text, config)?);
         }
         for text in &self.host {
             let (name, address) = text
@@ -254,6 +267,8 @@ impl JobFlags {
             local: false,
             host: Vec::new(),
             ssh: Vec::new(),
+            fleet: None,
+            select: None,
             target: Vec::new(),
             pick: None,
             engine: None,
@@ -273,26 +288,4 @@ impl JobFlags {
             },
         }
     }
-}
-
-/// `[NAME=]DEST`.
-fn over_ssh(text: &str) -> anyhow::Result<JobHost> {
-    let named = text.split_once('=').filter(|(name, _)| !name.contains('@'));
-    let (name, destination) = match named {
-        Some((name, destination)) => (Some(name), destination),
-        None => (None, text),
-    };
-    let destination: Destination = destination
-        .trim()
-        .parse()
-        .map_err(|e: model::destination::BadDestination| usage(e.to_string()))?;
-    let name = match name {
-        Some(name) => HostName::new(name.trim()).map_err(|e| usage(e.to_string()))?,
-        None => destination.name(),
-    };
-    Ok(JobHost {
-        name,
-        reach: Reach::Ssh(destination),
-        targets: Vec::new(),
-    })
 }

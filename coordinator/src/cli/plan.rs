@@ -63,6 +63,12 @@ pub fn doctor(args: &DoctorArgs, output: &Output) -> anyhow::Result<u8> {
     flags_job.local = args.job.local;
     flags_job.host.clone_from(&args.job.host);
     flags_job.ssh.clone_from(&args.job.ssh);
+    flags_job.fleet.clone_from(&args.job.fleet);
+    flags_job.select.clone_from(&args.job.select);
+    flags_job
+        .ways
+        .ssh_config
+        .clone_from(&args.job.ways.ssh_config);
     flags_job.job.clone_from(&args.job.job);
     if flags_job.target.is_empty() && flags_job.job.is_none() {
         flags_job.target.push(model::job::Target::Nginx);

@@ -7,6 +7,7 @@ use model::job::{EngineChoice, Event, JobHost, Pick, Probe, Reach, SAMPLE_HZ_MAX
 use model::order::{Budgets, Simulated};
 use model::{HostName, JobSpec};
 use serde::de::{Deserialize, Deserializer, Error as _};
+use std::collections::BTreeMap;
 use std::marker::PhantomData;
 use std::str::FromStr;
 
@@ -44,6 +45,63 @@ pub(super) struct RawJob {
     arm_timeout: Option<Duration<1>>,
     #[serde(default)]
     simulated: Option<Simulated>,
+}
+
+/// A fleet file.
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawFleet {
+    #[expect(dead_code, reason = "checked while it is read")]
+    version: Version,
+    hosts: Vec<RawFleetHost>,
+}
+
+/// A host with its labels: of each key one value, or several.
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawFleetHost {
+    name: Word<HostWord>,
+    #[serde(default)]
+    address: Option<Word<Address>>,
+    #[serde(default)]
+    ssh: Option<Word<Destination>>,
+    #[serde(default)]
+    local: bool,
+    #[serde(default)]
+    targets: Vec<Word<Target>>,
+    #[serde(default)]
+    labels: BTreeMap<String, RawLabel>,
+}
+
+#[derive(serde::Deserialize)]
+#[serde(untagged)]
+enum RawLabel {
+    One(String),
+    Several(Vec<String>),
+}
+
+/// A host and its labels.
+pub type LabelledHost = (JobHost, BTreeMap<String, Vec<String>>);
+
+impl RawFleet {
+    pub(super) fn into_hosts(self) -> Result<Vec<LabelledHost>, String> {
+        let labelled = |host: RawFleetHost| {
+            let labels = host.labels.into_iter().map(|(key, label)| match label {
+                RawLabel::One(value) => (key, vec![value]),
+                RawLabel::Several(values) => (key, values),
+            });
+            let labels = labels.collect();
+            let raw = RawHost {
+                name: host.name,
+                address: host.address,
+                ssh: host.ssh,
+                local: host.local,
+                targets: host.targets,
+            };
+            Ok((raw.into_host()?, labels))
+        };
+        self.hosts.into_iter().map(labelled).collect()
+    }
 }
 
 #[derive(serde::Deserialize)]

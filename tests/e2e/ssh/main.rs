@@ -9,7 +9,10 @@
 
 mod ends;
 mod hostile_hosts;
+mod kept;
+mod many;
 mod odd_hosts;
+mod privileges;
 mod slow_link;
 #[path = "../fleet/written.rs"]
 mod written;

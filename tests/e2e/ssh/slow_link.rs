@@ -4,13 +4,11 @@
 //! In: one host on a perfect wire, one behind 1 Mbit/s and 200 ms. Out: progress of the upload, one common
 //! start, both complete. Never: the whole agent in ssh's memory, or memory without a bound on any side.
 
-use std::fs;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use fleetflame_tests::procfs::Pid;
-use fleetflame_tests::{LinkConditions, SshFleet, SshSetup};
+use fleetflame_tests::{LinkConditions, SshFleet, SshSetup, procfs};
 use model::coverage::HostOutcome;
 
 use crate::written::Written;
@@ -37,9 +35,13 @@ fn a_slow_host_gets_its_agent_and_starts_with_the_rest() -> Result<()> {
     let mut coordinator = fleet.capture(body, &[], &out)?;
     let (mut ours_kib, mut agents_kib) = (0, 0);
     let status = loop {
-        ours_kib = ours_kib.max(peak_kib(coordinator.pid()));
+        ours_kib = ours_kib.max(procfs::peak_memory_kib(coordinator.pid()).unwrap_or(0));
         let agents = (0..2).flat_map(|number| fleet.agents(number));
-        agents_kib = agents.map(peak_kib).max().unwrap_or(0).max(agents_kib);
+        agents_kib = agents
+            .filter_map(procfs::peak_memory_kib)
+            .max()
+            .unwrap_or(0)
+            .max(agents_kib);
         if let Some(status) = coordinator.ended()? {
             break status;
         }
@@ -90,12 +92,4 @@ fn a_slow_host_gets_its_agent_and_starts_with_the_rest() -> Result<()> {
     assert!(spread <= SPREAD_NS, "{errors:?}");
     fleet.wait_clean(SAFE)?;
     Ok(())
-}
-
-/// The largest resident size of a process so far.
-fn peak_kib(pid: Pid) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"));
-    let number = line.and_then(|l| l.split_whitespace().next()?.parse().ok());
-    number.unwrap_or(0)
 }

@@ -24,8 +24,8 @@ const MARK: Duration = Duration::from_secs(15);
 const MARK_MAX: Duration = Duration::from_secs(75);
 /// Between two words that it is still waited for.
 const TELL: Duration = Duration::from_secs(2);
-/// Longest wait for a piece of what is sent ahead to leave.
-const PIECE: Duration = Duration::from_secs(30);
+/// Longest wait for a piece of what is sent ahead to leave: less than a survey waits for any news.
+const PIECE: Duration = Duration::from_secs(12);
 /// Bytes of the far side's stderr that are kept.
 const STDERR_BYTES_MAX: u64 = 16 << 10;
 /// Bytes of one piece.
