@@ -54,12 +54,19 @@ pub fn start(folder: &Path, blake3: Option<&str>) -> anyhow::Result<()> {
 /// # Errors
 /// When the socket or the keeper cannot be made. The folder is removed then, too.
 pub async fn serve(agent: Arc<Agent>, folder: &Path) -> anyhow::Result<()> {
-    let served = serve_until_unneeded(&agent, folder).await;
+    let mut channels = JoinSet::new();
+    let served = serve_until_unneeded(&agent, folder, &mut channels).await;
+    // Channels end after that, so whoever waits for their end finds nothing left.
     folder::remove(folder);
+    drop(channels);
     served
 }
 
-async fn serve_until_unneeded(agent: &Arc<Agent>, folder: &Path) -> anyhow::Result<()> {
+async fn serve_until_unneeded(
+    agent: &Arc<Agent>,
+    folder: &Path,
+    channels: &mut JoinSet<()>,
+) -> anyhow::Result<()> {
     let own = nix::unistd::geteuid().as_raw();
     let owner = folder::require_private(folder, own)?;
     agent.guard_folder(folder).await.context("the keeper")?;
@@ -74,7 +81,6 @@ async fn serve_until_unneeded(agent: &Arc<Agent>, folder: &Path) -> anyhow::Resu
     std::env::set_current_dir("/")?;
     let mut term = signal(SignalKind::terminate())?;
     process::detached().context("letting go of the starter")?;
-    let mut channels = JoinSet::new();
     let mut look = tokio::time::interval(LOOK);
     look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {

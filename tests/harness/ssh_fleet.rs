@@ -39,15 +39,10 @@ const OWN: &[(&str, &str)] = &[
     ("run", "/run"),
 ];
 /// What a host has there before any agent comes.
-/// (`run/mount` is mount's own, and `run/sudo` is sudo's.)
-const FURNITURE: &[&str] = &[
-    "home/.bashrc",
-    "run/sshd",
-    "run/mount",
-    "run/mount/utab",
-    "run/sudo",
-    "run/sudo/ts",
-];
+/// (`run/mount` is mount's own.)
+const FURNITURE: &[&str] = &["home/.bashrc", "run/sshd", "run/mount", "run/mount/utab"];
+/// What sudo remembers of a login is sudo's.
+const SUDO: &str = "run/sudo";
 
 /// What is odd about a host.
 #[derive(Clone, Debug, Default)]
@@ -72,7 +67,7 @@ pub struct SshSetup {
     pub prepare: String,
     /// Its clocks count from another boot.
     pub shift: Option<TimeShift>,
-    /// More lines of its section in the operator's ssh_config.
+    /// Lines of its section in the operator's ssh_config; they come before all others, and so count.
     pub config: String,
 }
 
@@ -306,9 +301,10 @@ impl SshFleet {
             fs::write(&known_hosts, text)?;
         }
         let mut section = format!(
-            "Host {}\n  HostName {address}\n  User root\n  IdentityFile {}\n  IdentitiesOnly yes\n  \
+            "Host {}\n{}  HostName {address}\n  User root\n  IdentityFile {}\n  IdentitiesOnly yes\n  \
              UserKnownHostsFile {}\n  GlobalKnownHostsFile none\n",
             host.name,
+            setup.config,
             self.path("operator").display(),
             known_hosts.display(),
         );
@@ -316,7 +312,6 @@ impl SshFleet {
             let gate = self.hosts.get(gate).context("the gate is started first")?;
             section.push_str(&format!("  ProxyJump {}\n", gate.name));
         }
-        section.push_str(&setup.config);
         Ok(section)
     }
 
@@ -367,7 +362,7 @@ impl SshHost {
         for (own, _) in OWN {
             walk(&self.folder.join(own), &self.folder, &mut found);
         }
-        found.retain(|file| !FURNITURE.contains(&&**file));
+        found.retain(|file| !FURNITURE.contains(&&**file) && !file.starts_with(SUDO));
         found
     }
 }

@@ -6,7 +6,7 @@ use super::output::Output;
 use crate::clock::{self, Clock, SystemClock};
 use crate::fleet;
 use crate::plan::{Plan, plan};
-use crate::render::{findings_text, printable};
+use crate::render::{findings_text, printable, table};
 use clap::Args;
 use model::{Finding, HostName, HostReport, JobSpec, RunId};
 use std::collections::BTreeMap;
@@ -85,6 +85,10 @@ pub fn doctor(args: &DoctorArgs, output: &Output) -> anyhow::Result<u8> {
         output.document(&document)?;
     } else {
         let mut text = String::new();
+        if job.hosts.len() > 1 {
+            text = fleet_text(&job, &surveyed, output.bold());
+            text.push('\n');
+        }
         surveyed
             .reports
             .iter()
@@ -155,6 +159,54 @@ fn plan_text(plan: &Plan, lost: &[Finding], asked: usize) -> String {
         "{ready} of {asked} hosts would capture; nothing was done"
     );
     text
+}
+
+/// A line for each host that was asked, those that did not answer too.
+fn fleet_text(job: &JobSpec, surveyed: &Surveyed, bold: bool) -> String {
+    let row = |host: &model::job::JobHost| -> Vec<String> {
+        let name = host.name.to_string();
+        let Some(report) = surveyed.reports.get(&host.name) else {
+            let of_host = |f: &&Finding| f.host.as_deref() == Some(host.name.as_str());
+            let why = surveyed
+                .lost
+                .iter()
+                .find(of_host)
+                .map(|f| f.code.to_string());
+            return vec![name, why.unwrap_or_default()];
+        };
+        let able = report.engines.iter().filter(|e| e.can_run);
+        let able: Vec<&str> = able.map(|e| e.engine.as_str()).collect();
+        let can = match able.is_empty() {
+            true => "nothing".to_owned(),
+            false => able.join(", "),
+        };
+        let workers = report.gateways.iter().filter(|g| g.role.contains("worker"));
+        let of_engines = report
+            .engines
+            .iter()
+            .map(|e| e.findings.len())
+            .sum::<usize>();
+        vec![
+            name,
+            can,
+            report.kernel.clone(),
+            report.arch.clone(),
+            report.cpus.to_string(),
+            workers.count().to_string(),
+            (report.findings.len() + of_engines).to_string(),
+        ]
+    };
+    let headers = [
+        "host",
+        "can",
+        "kernel",
+        "machine",
+        ">CPUs",
+        ">workers",
+        ">findings",
+    ];
+    let rows: Vec<Vec<String>> = job.hosts.iter().map(row).collect();
+    table(&headers, &rows, bold)
 }
 
 fn host_text(text: &mut String, name: &HostName, report: &HostReport) {

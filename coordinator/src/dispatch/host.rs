@@ -22,6 +22,8 @@ const SILENCE: Duration = Duration::from_millis(1_500);
 /// The same for a link that cannot be opened again: giving it up loses the host, and an agent that
 /// yields to a busy gateway may be late.
 const SILENCE_ALONE: Duration = Duration::from_secs(10);
+/// An agent that was sent for the run gets this long to clean up and close.
+const LEAVE: Duration = Duration::from_secs(3);
 /// Round trips before a host counts as surveyed.
 const SURVEY_TRIPS: usize = 8;
 /// Heartbeats between two probes of a surveyed host.
@@ -172,9 +174,12 @@ impl Talk {
                 }
             }
         }
-        // An agent that was sent for this run ends by that word, and has cleaned up when it closes. The
-        // others close when our sender is dropped and they have read all.
-        say(&link, Say::Leave(v1::Leave {})).await;
+        if self.task.connector.agent_leaves() {
+            say(&link, Say::Leave(v1::Leave {})).await;
+            let gone = async { while link.rx.recv().await.is_some() {} };
+            let _ = timeout(LEAVE, gone).await;
+        }
+        // Dropping our sender ends the call; the agent closes its side when it has read all.
         let (closed, _) = mpsc::channel(1);
         link.tx = closed;
         let _ = timeout(Duration::from_secs(1), async {

@@ -57,6 +57,11 @@ pub trait Connect: Send + Sync {
         false
     }
 
+    /// Whether the agent was only sent for this run: it cleans up when it is told to leave, and closes.
+    fn agent_leaves(&self) -> bool {
+        false
+    }
+
     /// The news of this way, for whoever asks first.
     fn take_news(&self) -> Option<mpsc::Receiver<News>> {
         None

@@ -1,7 +1,7 @@
 //! One command captures every good host of an odd fleet, and says what is wrong with each bad one.
 //!
-//! In: a plain host, one behind it, one that chatters, one that runs programs in one folder only, and five
-//! that cannot be captured. Out: native stacks of each good host's own nginx; a finding for each bad one.
+//! In: a plain host, one behind it, one that chatters, one that runs programs in one folder only, and
+//! eleven that cannot be captured. Out: native stacks of each good host's own nginx; a finding for each bad one.
 //! Never: something left on any of them.
 
 use std::time::Duration;
@@ -50,6 +50,30 @@ fn hosts() -> Vec<(&'static str, SshSetup)> {
         (
             "nologin",
             setup(|s| s.sshd = "ForceCommand /usr/sbin/nologin\n".into()),
+        ),
+        ("closed", setup(|s| s.config = "  Port 1\n".into())),
+        (
+            "nameless",
+            setup(|s| s.config = "  HostName no.such.host.invalid\n".into()),
+        ),
+        (
+            "away",
+            setup(|s| s.config = "  HostName 10.99.0.1\n".into()),
+        ),
+        (
+            "ancient",
+            setup(|s| {
+                s.sshd = "KexAlgorithms curve25519-sha256\n".into();
+                s.config = "  KexAlgorithms ecdh-sha2-nistp256\n".into();
+            }),
+        ),
+        ("sessionless", setup(|s| s.sshd = "MaxSessions 0\n".into())),
+        (
+            "full",
+            setup(|s| {
+                s.noexec = vec!["home", "shm", "run"];
+                s.prepare = "mount -t tmpfs -o size=1m,mode=1777 tmpfs /var/tmp".into();
+            }),
         ),
     ]
 }
@@ -104,6 +128,12 @@ fn good_hosts_are_captured_and_bad_ones_explained() -> Result<()> {
         ("refused", FindingCode::SshAuthRefused),
         ("nowhere", FindingCode::AgentNoFolder),
         ("nologin", FindingCode::SshNoShell),
+        ("closed", FindingCode::SshPortClosed),
+        ("nameless", FindingCode::SshNameUnknown),
+        ("away", FindingCode::SshNoRoute),
+        ("ancient", FindingCode::SshNoCommonCipher),
+        ("sessionless", FindingCode::SshSessionsExhausted),
+        ("full", FindingCode::AgentNoSpace),
     ] {
         assert!(run.has(code, name), "{:?}", run.record.all_findings());
         assert_eq!(run.host(name)?.outcome, HostOutcome::Failed, "{name}");

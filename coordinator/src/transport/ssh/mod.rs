@@ -182,6 +182,10 @@ impl Connect for Ssh {
         true
     }
 
+    fn agent_leaves(&self) -> bool {
+        true
+    }
+
     fn take_news(&self) -> Option<mpsc::Receiver<News>> {
         self.heard
             .lock()
