@@ -218,7 +218,7 @@ mod tests {
         ),
         (
             FindingCode::SshSessionsExhausted,
-            "mux_client_request_session: session request failed: Session open refused by peer\r\n",
+            "mux_client_request_session: session request failed: Session open refused by peer\r\nkex_exchange_identification: Connection closed by remote host\r\nConnection closed by UNKNOWN port 65535\r\n",
         ),
         (
             FindingCode::SshNoShell,

@@ -50,16 +50,15 @@ const MASTER: &[&str] = &[
     "-oLogLevel=INFO",
 ];
 
-/// How a channel is opened: from no configuration, since all that matters was said to the master. Port 9
-/// (discard) is where a new connection would go if the master were gone.
+/// How a channel is opened: from no configuration, since all that matters was said to the master. When
+/// the master refuses or is gone, ssh would open a connection of its own to the host `none`; it gets none.
 const CHANNEL: &[&str] = &[
     "-F",
     "none",
     "-oBatchMode=yes",
     "-oLogLevel=INFO",
+    "-oProxyCommand=false",
     "-T",
-    "-p",
-    "9",
     "none",
 ];
 
