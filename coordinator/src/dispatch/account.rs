@@ -122,12 +122,18 @@ impl Loop<'_> {
             .map(|(n, _)| n.clone())
             .collect();
         for name in waiting {
-            self.remainder_held = true;
+            self.remainder_held |= self.holds_rest(&name);
             self.out(
                 &name,
                 Finding::new(FindingCode::HostLost, "it did not finish in time"),
             );
         }
+    }
+
+    /// Whether a lost agent of this host holds what it could not send: a daemon does, one that was sent
+    /// or started for this run is gone by the end of its lease.
+    pub(super) fn holds_rest(&self, name: &HostName) -> bool {
+        self.fleet.hosts.get(name).is_some_and(|h| h.holds_rest)
     }
 
     pub(super) fn note(&mut self, name: &HostName, findings: Vec<Finding>) {

@@ -36,6 +36,11 @@ impl Talk {
                     biased;
                     Some(item) = next(&mut news) => self.pass_on(item, &mut told).await,
                     opened = &mut opened => break opened,
+                    // Before there is a link nothing else is asked of a host.
+                    _ = self.task.commands.recv() => {
+                        let said = "the run ended before the host answered";
+                        return Err(Finding::new(FindingCode::HostUnreachable, said));
+                    }
                 }
             };
             match opened {

@@ -349,7 +349,7 @@ impl<'a> Loop<'a> {
             }
             Said::LinkUp => self.take_up(name),
             Said::Lost(finding) => {
-                self.remainder_held |= self.started;
+                self.remainder_held |= self.started && self.holds_rest(name);
                 self.out(name, finding);
             }
             Said::Reported(_) | Said::News(_) => {}

@@ -30,6 +30,8 @@ pub struct HostLine {
     pub report: Option<HostReport>,
     /// Why it is out.
     pub lost: Option<Finding>,
+    /// Whether its agent, when it is lost, holds what it could not send.
+    pub holds_rest: bool,
     /// What weakens it and is not in its own report.
     notes: Vec<Finding>,
 }
@@ -78,6 +80,7 @@ impl Fleet {
         let mut lines = BTreeMap::new();
         for (name, connector) in hosts {
             let (commands_tx, commands) = mpsc::channel(COMMANDS);
+            let holds_rest = connector.can_reconnect() && !connector.agent_leaves();
             let task = HostTask {
                 name: name.clone(),
                 connector,
@@ -93,6 +96,7 @@ impl Fleet {
                     commands: commands_tx,
                     report: None,
                     lost: None,
+                    holds_rest,
                     notes: Vec::new(),
                 },
             );

@@ -13,6 +13,7 @@ mod kept;
 mod many;
 mod odd_hosts;
 mod privileges;
+mod sent_agent;
 mod slow_link;
 #[path = "../fleet/written.rs"]
 mod written;
