@@ -67,8 +67,9 @@ check:  ## the quick part: format, lints, unit tests
 	step unit-tests cargo nextest run --workspace --locked --lib --bins
 	finish
 
-bench:  ## measure against the tools of the field
-	@cargo run --release --locked -p fleetflame-bench
+bench:  ## measure against the tools of the field; PARTS="fold merge" for some parts, PARTS=--quick for small inputs
+	@cargo build --release --locked -p fleetflame -p fleetflame-agent -p fleetflame-bench
+	exec "$${CARGO_TARGET_DIR:-target}/release/fleetflame-bench" $(PARTS)
 
 soak:  ## repeat and fuzz for long: 500 seeds, the fleet tests twenty times, ten minutes a fuzz target
 	@$(STEPS)

@@ -323,3 +323,186 @@ fn examples_work_and_a_closed_pipe_is_no_failure() {
         text(&output.stderr)
     );
 }
+
+/// Bytes that FlameGraph's scripts wrote; see the README beside them.
+fn golden(name: &str) -> Vec<u8> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../model/testdata");
+    std::fs::read(folder.join(name)).unwrap()
+}
+
+#[test]
+fn fold_gives_the_bytes_of_flamegraphs_scripts() {
+    let root = tempfile::tempdir().unwrap();
+    for name in ["faults", "generated"] {
+        let input = golden(&format!("compat/stap/{name}.txt"));
+        std::fs::write(root.path().join(name), input).unwrap();
+    }
+    let due = golden("compat/stap/generated.folded");
+    let file = fleetflame(root.path(), &["fold", "--compat-flamegraph", "generated"]);
+    assert_eq!(file.status.code(), Some(0), "{}", text(&file.stderr));
+    assert!(
+        file.stdout == due && file.stderr.is_empty(),
+        "{}",
+        text(&file.stderr)
+    );
+    let input = String::from_utf8(golden("compat/stap/generated.txt")).unwrap();
+    let arguments = [
+        "fold",
+        "--from",
+        "stap",
+        "--compat-flamegraph",
+        "-",
+        "-o",
+        "out",
+    ];
+    let stdin = fleetflame_with(root.path(), &arguments, &input);
+    assert_eq!(stdin.status.code(), Some(0), "{}", text(&stdin.stderr));
+    assert!(stdin.stdout.is_empty());
+    assert!(std::fs::read(root.path().join("out")).unwrap() == due);
+    // A stack goes on from one file to the next, and our own reading differs from the script's.
+    let arguments = ["fold", "--compat-flamegraph", "faults", "generated"];
+    let both = fleetflame(root.path(), &arguments);
+    assert!(
+        text(&both.stdout).contains(";dropped "),
+        "{}",
+        text(&both.stdout)
+    );
+    let own = fleetflame(root.path(), &["fold", "faults"]);
+    assert!(!text(&own.stdout).contains("-64"), "{}", text(&own.stdout));
+    assert!(
+        text(&own.stderr).contains("warnings and errors of SystemTap"),
+        "{}",
+        text(&own.stderr)
+    );
+
+    let percent = "a%;b\n\t2\n";
+    let arguments = ["fold", "--from", "stap", "--compat-flamegraph"];
+    let warned = fleetflame_with(root.path(), &arguments, percent);
+    assert_eq!(text(&warned.stdout), "a%;b 2\n");
+    assert!(text(&warned.stderr).contains("stackcollapse-stap.pl would warn 1 times"));
+
+    let perf = "nginx 12/12 [000] 1.5: 10101010 cpu-clock: \n\t  40252a main+0x1a (/usr/sbin/nginx)\n\nnonsense\n";
+    let arguments = ["fold", "--compat-flamegraph", "--tid"];
+    let output = fleetflame_with(root.path(), &arguments, perf);
+    assert_eq!(text(&output.stdout), "nginx-12/12;main 10101010\n");
+    let kernel = "nginx 12/12 [000] 1.5: 10101010 cpu-clock: \n\t  ffffffff8140252a idle+0x1a ([kernel.kallsyms])\n\n";
+    let arguments = ["fold", "--compat-flamegraph", "--all", "--pid"];
+    let marked = fleetflame_with(root.path(), &arguments, kernel);
+    assert_eq!(text(&marked.stdout), "nginx-12;idle_[k] 10101010\n");
+    let alone = fleetflame_with(root.path(), &["fold", "--all"], kernel);
+    assert_eq!(alone.status.code(), Some(2), "{}", text(&alone.stderr));
+    assert!(text(&output.stderr).contains("stackcollapse-perf.pl would warn of 1 "));
+}
+
+#[test]
+fn fold_says_what_the_scripts_cannot_do() {
+    let root = tempfile::tempdir().unwrap();
+    for (arguments, stdin, wanted) in [
+        (&["--stats", "json"][..], "a\n\t1\n", "no statistics"),
+        (&["--keep-offsets"], "a\n\t1\n", "--keep-offsets"),
+        (&[], "a;b 1\n", "is for stap and perf, and this is folded"),
+        (&["--from", "pprof"], "", "is for stap and perf"),
+        (&["-", "-"], "a\n\t1\n", "once only"),
+        (&[], "nonsense\n", "say --from"),
+    ] {
+        let arguments = [&["fold", "--compat-flamegraph"][..], arguments].concat();
+        let output = fleetflame_with(root.path(), &arguments, stdin);
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {said}");
+        assert!(said.contains(wanted), "{arguments:?}: {said}");
+    }
+    let empty = fleetflame_with(
+        root.path(),
+        &["fold", "--compat-flamegraph", "--from", "stap"],
+        "",
+    );
+    assert_eq!((empty.status.code(), empty.stdout.len()), (Some(4), 0));
+}
+
+#[test]
+fn every_export_holds_all_and_pprof_is_read_like_ffz() {
+    let root = tempfile::tempdir().unwrap();
+    std::fs::write(root.path().join("p.ffz"), encode_profile(&fleet()).unwrap()).unwrap();
+    for arguments in [
+        &["export", "p.ffz", "--format", "pprof", "-o", "p.out"][..],
+        &["export", "p.ffz", "-o", "p.pb.gz"],
+        &["export", "p.ffz", "-o", "p.speedscope.json"],
+        &["export", "p.ffz", "-o", "again.ffz"],
+        &["export", "p.pb.gz", "--format", "ffz", "-o", "back.ffz"],
+    ] {
+        let output = fleetflame(root.path(), arguments);
+        let said = (output.status.code(), text(&output.stderr));
+        assert_eq!(said, (Some(0), ""), "{arguments:?}");
+    }
+    let bytes = |name: &str| std::fs::read(root.path().join(name)).unwrap();
+    assert!(bytes("p.pb.gz").starts_with(&[0x1f, 0x8b]));
+    assert_eq!(bytes("p.out"), bytes("p.pb.gz"));
+    let piped = fleetflame(root.path(), &["export", "p.ffz", "--format", "pprof"]);
+    assert_eq!(piped.stdout, bytes("p.pb.gz"));
+    let json: serde_json::Value = serde_json::from_slice(&bytes("p.speedscope.json")).unwrap();
+    assert_eq!(json["profiles"].as_array().unwrap().len(), 6);
+    assert_eq!(json["profiles"][0]["name"], "a nginx: worker, samples");
+
+    // The same lines whichever file is read; only its name differs.
+    for verb in [
+        &["fold"][..],
+        &["top", "--by", "total"],
+        &["top", "--by", "module"],
+    ] {
+        let of = |name| {
+            let output = fleetflame(root.path(), &[verb, &[name]].concat());
+            assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+            output.stdout
+        };
+        let (ffz, pprof) = (of("p.ffz"), of("p.pb.gz"));
+        assert_eq!(text(&pprof), text(&ffz), "{verb:?}");
+        assert_eq!(of("back.ffz"), ffz);
+    }
+    let cpu = |name: &str| {
+        let difference = ["diff", "p.ffz", name, "--by", "cpu", "--json"];
+        let output = fleetflame(root.path(), &difference);
+        let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        (
+            json["left"]["total"].clone(),
+            json["right"]["total"].clone(),
+        )
+    };
+    assert_eq!(
+        cpu("p.pb.gz"),
+        (30_000_000_000_u64.into(), 30_000_000_000_u64.into())
+    );
+    let drawn = fleetflame(root.path(), &["flame", "p.pb.gz"]);
+    assert!(text(&drawn.stdout).contains("nginx: worker (3,000 samples, 100.00%)"));
+    let merged = ["merge", "p.pb.gz", "p.ffz", "-o", "both.pb.gz"];
+    let merged = fleetflame(root.path(), &merged);
+    assert_eq!(merged.status.code(), Some(0), "{}", text(&merged.stderr));
+    let top = fleetflame(root.path(), &["top", "both.pb.gz", "--json"]);
+    let top: serde_json::Value = serde_json::from_slice(&top.stdout).unwrap();
+    assert_eq!(top["whole"], 6_000);
+}
+
+#[test]
+fn a_damaged_pprof_file_is_refused_with_the_place() {
+    let root = tempfile::tempdir().unwrap();
+    let file = root.path().join("p.pb.gz");
+    // A sample type, and a sample with two values.
+    std::fs::write(&file, b"\x0a\x04\x08\x01\x10\x02\x12\x04\x12\x02\x01\x01").unwrap();
+    let output = fleetflame(root.path(), &["top", "p.pb.gz"]);
+    assert_eq!(output.status.code(), Some(1));
+    let said = "failed to read p.pb.gz: pprof at byte 6: a sample has 2 values, but there are 1";
+    assert!(
+        text(&output.stderr).contains(said),
+        "{}",
+        text(&output.stderr)
+    );
+    let packed = model::format::pprof::write(&fleet());
+    std::fs::write(&file, &packed[..packed.len() / 2]).unwrap();
+    let output = fleetflame(root.path(), &["fold", "p.pb.gz"]);
+    assert_eq!(output.status.code(), Some(1));
+    let said = "the gzip stream is damaged after";
+    assert!(
+        text(&output.stderr).contains(said),
+        "{}",
+        text(&output.stderr)
+    );
+}

@@ -132,16 +132,19 @@ impl Coverage {
         if pruned > 0 {
             parts.push(format!("{} % under [pruned]", percent(pruned, taken)));
         }
-        let mut modes: Vec<String> = self
-            .hosts
-            .values()
-            .filter(|h| h.captured)
-            .map(|h| format!("{} {}", h.engine, h.stats.mode).trim().to_owned())
-            .collect();
-        modes.sort_unstable();
-        modes.dedup();
-        if !modes.is_empty() {
-            parts.push(format!("by {}", modes.join(" and ")));
+        let mut modes: std::collections::BTreeMap<String, usize> =
+            std::collections::BTreeMap::new();
+        for host in self.hosts.values().filter(|h| h.captured) {
+            let mode = format!("{} {}", host.engine, host.stats.mode);
+            *modes.entry(mode.trim().to_owned()).or_default() += 1;
+        }
+        let alike = modes.len() == 1;
+        for (mode, n) in modes {
+            parts.push(if alike {
+                format!("by {mode}")
+            } else {
+                format!("{n} host{} by {mode}", plural(n))
+            });
         }
         parts.join(", ")
     }
@@ -184,6 +187,32 @@ mod tests {
         assert_eq!(
             coverage.line(),
             "1 of 2 hosts, 0.1 % of samples lost, by native A"
+        );
+    }
+
+    #[test]
+    fn hosts_that_were_taken_otherwise_are_counted() {
+        let host = |engine: &str, mode: &str| HostCoverage {
+            captured: true,
+            engine: engine.into(),
+            stats: CaptureStats {
+                mode: mode.into(),
+                ..Default::default()
+            },
+            ..Default::default()
+        };
+        let mut coverage = Coverage::default();
+        for (name, host) in [
+            ("a", host("native", "cpu-wide/fifo")),
+            ("b", host("perf", "dwarf")),
+            ("c", host("perf", "dwarf")),
+        ] {
+            coverage.hosts.insert(name.into(), host);
+        }
+        assert!(
+            (coverage.line()).ends_with("1 host by native cpu-wide/fifo, 2 hosts by perf dwarf"),
+            "{}",
+            coverage.line()
         );
     }
 }

@@ -161,6 +161,13 @@ finding_codes! {
         "Name fewer processes (--pick busiest:N); what was left out is counted.";
     EngineFailed, "engine-failed", Error, "The engine stopped by itself before its time.",
         "See the evidence; what it had captured is in the result.";
+    // --- the system's perf
+    PerfVersion, "perf-version", Error, "The host's perf does not understand what it is asked.",
+        "Install the perf that belongs to the kernel, 5.10 or newer (linux-perf, linux-tools, perf), or use --engine native.";
+    PerfWarning, "perf-warning", Note, "perf said something that fleetflame has no name for.",
+        "Read the evidence; the result is as it is shown.";
+    TargetUncovered, "target-uncovered", Warning, "Processes that are targets were not captured.",
+        "Name fewer processes (--pick busiest:N), use --engine native, or capture again when the gateway is settled.";
     // --- budgets and losses
     BudgetStacks, "budget-stacks", Warning, "There were more distinct stacks than the budget; new ones were counted under [pruned].",
         "Totals are exact. Raise the budget's stacks_max, or shorten the capture.";

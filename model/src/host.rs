@@ -2,6 +2,7 @@
 //! Out: what the plan decides by. Never: command-line arguments or environment of its processes.
 
 use crate::finding::Finding;
+use crate::job::Event;
 use serde::{Deserialize, Serialize};
 
 /// One gateway process that the agent found.
@@ -28,6 +29,19 @@ pub struct EngineReport {
     pub how: String,
     /// What weakens or prevents it.
     pub findings: Vec<Finding>,
+    /// Words of the events that it can take stacks by; empty means `cpu-clock` only, as older
+    /// agents say nothing.
+    #[serde(default)]
+    pub events: Vec<String>,
+}
+
+impl EngineReport {
+    /// Whether it can take stacks by `event`.
+    #[must_use]
+    pub fn has_event(&self, event: Event) -> bool {
+        let word = event.to_string();
+        self.events.contains(&word) || (self.events.is_empty() && event == Event::CpuClock)
+    }
 }
 
 /// A host's report about itself.

@@ -50,6 +50,7 @@ fn reports_stats_and_findings() {
             can_run: true,
             how: "mode A".into(),
             findings: vec![finding.clone()],
+            events: vec!["cpu-clock".into(), "cycles".into()],
         }],
         gateways: vec![GatewayProcess {
             pid: 1,

@@ -339,6 +339,20 @@ async fn a_host_that_refuses_or_is_late_does_not_hold_up_the_rest() {
         record.coverage
     );
     assert_eq!(conclude::exit_code(&record), 3);
+    // Everybody is late: no run, and the reason is said for each host.
+    let hosts = [SimulatedHost::new("late", 0, None, vec![])];
+    let mut slow = job(&hosts, 2_000, 8);
+    slow.simulated.as_mut().expect("simulated").arm_ms = 2 * slow.arm_timeout_ms;
+    let out = dir.path().join("all-late");
+    let record = fleetflame::run(&slow, rooms(&hosts, &out, CancellationToken::new()))
+        .await
+        .unwrap();
+    assert!(
+        has(&record, FindingCode::HostLate, "late"),
+        "{:#?}",
+        record.all_findings()
+    );
+    assert_eq!(conclude::exit_code(&record), 4);
     // An order that every policy refuses: exit 5, and no run is left behind on the host.
     let host = [SimulatedHost::new("strict", 0, None, vec![])];
     let mut strict = job(&host, 1_000, 7);

@@ -8,6 +8,7 @@
 //! name ([`requirements`]); nothing is skipped in silence.
 
 pub mod binaries;
+pub mod browser;
 pub mod fabric;
 pub mod gateway;
 pub mod link;
@@ -23,6 +24,7 @@ pub mod time_shift;
 pub mod workload;
 
 pub use binaries::Binaries;
+pub use browser::{Browser, Files};
 pub use fabric::{Fabric, FabricHost};
 pub use gateway::{Gateway, GatewayPlace, Load};
 pub use link::{Conditions, Counters, Direction, Link, LinkConditions};

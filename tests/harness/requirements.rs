@@ -15,6 +15,7 @@ const COMMANDS: &[(&str, &str)] = &[
     ("cc", "gcc"),
     ("curl", "curl"),
     ("gcc", "gcc"),
+    ("go", "golang-go"),
     ("ip", "iproute2"),
     ("nginx", "nginx"),
     ("nsenter", "util-linux"),

@@ -121,6 +121,7 @@ fn report() -> HostReport {
         can_run: true,
         how: "scripted".into(),
         findings: Vec::new(),
+        events: Vec::new(),
     };
     HostReport {
         hostname: "simulated".into(),

@@ -153,7 +153,7 @@ pub(crate) fn arm(
     Ok(Armed(sampler, findings))
 }
 
-fn shared_state(
+pub(crate) fn shared_state(
     budget: Option<&Budget>,
     clock_offset: u64,
     interposed: Option<Arc<dyn InterposedUnwinder>>,

@@ -49,3 +49,11 @@ pub fn lower_own_priority() {
     // Lowering one's own priority is always permitted.
     let _ = sys::set_nice(AGENT_NICE);
 }
+
+/// Gives a child that must not wait behind a busy gateway the priority of everything else on the
+/// host. Without the privilege it keeps the agent's.
+pub fn give_usual_priority(child: u32) {
+    if child != 0 {
+        let _ = sys::set_nice_of(child, 0);
+    }
+}

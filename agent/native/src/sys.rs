@@ -262,7 +262,14 @@ pub fn become_realtime() -> io::Result<()> {
 /// # Errors
 /// `EACCES` when a value below the present one is not permitted.
 pub fn set_nice(nice: i32) -> io::Result<()> {
-    let tid = u32::try_from(thread_id()).unwrap_or(0);
+    set_nice_of(u32::try_from(thread_id()).unwrap_or(0), nice)
+}
+
+/// Sets the nice value of one thread; by a process's id, of its first.
+///
+/// # Errors
+/// `EACCES` or `EPERM` when it is not permitted, `ESRCH` when the thread is gone.
+pub fn set_nice_of(tid: u32, nice: i32) -> io::Result<()> {
     // SAFETY: numbers only.
     let result = unsafe { libc::setpriority(libc::PRIO_PROCESS, tid, nice) };
     check(libc::c_long::from(result)).map(drop)

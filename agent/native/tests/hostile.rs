@@ -14,10 +14,7 @@ fn nothing_counts_before_the_start() {
     let _one = alone();
     let dir = tempfile::tempdir().unwrap();
     let program = Program::start(&compile(dir.path(), "busy", SHARES, &["-O2"]), &["60"]);
-    let armed = arm(config(vec![TargetSelector::Pid(program.pid())], 499));
-    let Some((mut sampler, recorder)) = armed else {
-        return;
-    };
+    let (mut sampler, recorder) = arm(config(vec![TargetSelector::Pid(program.pid())], 499));
     std::thread::sleep(Duration::from_millis(300));
     assert_eq!(recorder.lock().unwrap().samples(), 0);
     let start = mono_ns() + 700_000_000;
@@ -56,10 +53,7 @@ fn a_process_that_appears_is_sampled_and_its_end_is_noticed() {
     let _one = alone();
     let dir = tempfile::tempdir().unwrap();
     let path = compile(dir.path(), "ff_appears", SHARES, &["-O2"]);
-    let armed = arm(config(vec![TargetSelector::Exe("ff_appears".into())], 499));
-    let Some((mut sampler, recorder)) = armed else {
-        return;
-    };
+    let (mut sampler, recorder) = arm(config(vec![TargetSelector::Exe("ff_appears".into())], 499));
     sampler.start_at(mono_ns());
     std::thread::sleep(Duration::from_millis(300));
     let program = Program::start(&path, &["60"]);
@@ -95,10 +89,7 @@ fn two_thousand_short_lived_children_do_not_hurt() {
     let _one = alone();
     let dir = tempfile::tempdir().unwrap();
     let path = compile(dir.path(), "ff_forks", FORKS, &["-O2"]);
-    let armed = arm(config(vec![TargetSelector::Exe("ff_forks".into())], 499));
-    let Some((mut sampler, recorder)) = armed else {
-        return;
-    };
+    let (mut sampler, recorder) = arm(config(vec![TargetSelector::Exe("ff_forks".into())], 499));
     sampler.start_at(mono_ns());
     let program = Program::start(&path, &[]);
     std::thread::sleep(Duration::from_millis(4_000));
@@ -134,17 +125,13 @@ fn an_executable_destroyed_on_disk_is_no_fault_of_ours() {
             .unwrap()
             .success()
     );
-    let Some(fifo) = capture(config(targets.clone(), 499), 1.0) else {
-        return;
-    };
+    let fifo = capture(config(targets.clone(), 499), 1.0);
     assert!(fifo.samples() > 50);
     assert!(fifo.share(|s| s.iter().any(|f| f == "rec" || f == "[victim]")) > 0.9);
     // Replaced by a link to something else.
     fs::remove_file(&path).unwrap();
     std::os::unix::fs::symlink("/etc/shadow", &path).unwrap();
-    let Some(link) = capture(config(targets, 499), 1.0) else {
-        return;
-    };
+    let link = capture(config(targets, 499), 1.0);
     assert!(link.share(|s| s.iter().any(|f| f == "rec" || f == "[victim]")) > 0.9);
 }
 
@@ -174,9 +161,7 @@ fn a_library_overwritten_and_cut_short_while_it_is_sampled() {
     let file = fs::OpenOptions::new().write(true).open(&library).unwrap();
 
     // Its header is overwritten in mid-capture: what was read when arming still holds.
-    let Some((mut sampler, recorder)) = arm(config(targets.clone(), 499)) else {
-        return;
-    };
+    let (mut sampler, recorder) = arm(config(targets.clone(), 499));
     sampler.start_at(mono_ns());
     std::thread::sleep(Duration::from_millis(300));
     std::os::unix::fs::FileExt::write_all_at(&file, &[0x5a; 512], 0).unwrap();
@@ -185,9 +170,7 @@ fn a_library_overwritten_and_cut_short_while_it_is_sampled() {
     assert!(first.samples() > 50 && first.share(|s| s.last().is_some_and(|f| f == "spin")) > 0.9);
 
     // Who arms only now finds no tables, says so, and counts on.
-    let Some(second) = capture(config(targets.clone(), 499), 1.0) else {
-        return;
-    };
+    let second = capture(config(targets.clone(), 499), 1.0);
     assert!(second.share(|s| s.last().is_some_and(|f| f == "[libvictim.so]")) > 0.9);
     let said = |f: &model::Finding| {
         f.code == model::FindingCode::TargetFile && f.evidence.contains("libvictim.so")
@@ -199,9 +182,7 @@ fn a_library_overwritten_and_cut_short_while_it_is_sampled() {
     );
 
     // Cut to nothing: the program dies of it, we must not.
-    let Some((mut sampler, recorder)) = arm(config(targets, 499)) else {
-        return;
-    };
+    let (mut sampler, recorder) = arm(config(targets, 499));
     sampler.start_at(mono_ns());
     std::thread::sleep(Duration::from_millis(200));
     file.set_len(0).unwrap();
@@ -225,10 +206,7 @@ fn ten_thousand_mappings_cost_a_bounded_time() {
     let program = Program::start(&compile(dir.path(), "mappings", MAPPINGS, &["-O2"]), &[]);
     std::thread::sleep(Duration::from_millis(300));
     let begin = Instant::now();
-    let armed = arm(config(vec![TargetSelector::Pid(program.pid())], 499));
-    let Some((mut sampler, recorder)) = armed else {
-        return;
-    };
+    let (mut sampler, recorder) = arm(config(vec![TargetSelector::Pid(program.pid())], 499));
     assert!(
         begin.elapsed() < Duration::from_secs(3),
         "arming took {:?}",
@@ -254,9 +232,7 @@ int main(void){ pthread_t a,b; pthread_create(&a,0,work,"alpha"); pthread_create
 "#;
     let program = Program::start(&compile(dir.path(), "threads", source, &["-O2"]), &[]);
     let targets = vec![TargetSelector::Pid(program.pid())];
-    let Some(capture) = capture(config(targets, 499), 2.0) else {
-        return;
-    };
+    let capture = capture(config(targets, 499), 2.0);
     let of = |name: &str| -> u64 {
         capture
             .stacks

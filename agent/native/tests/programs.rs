@@ -11,7 +11,7 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use support::{Capture, Program, SHARES, alone, arm, capture, collect, compile, config};
+use support::{Capture, Program, SHARES, alone, arm, capture, collect, compile, config, installed};
 
 fn unknown_share(capture: &Capture) -> f64 {
     capture.summary.unknown_frames as f64 / capture.summary.user_frames.max(1) as f64
@@ -23,9 +23,7 @@ fn sampled_cpu_agrees_with_the_scheduler_s() {
     let dir = tempfile::tempdir().unwrap();
     let program = Program::start(&compile(dir.path(), "busy", SHARES, &["-O2"]), &["60"]);
     let target = vec![TargetSelector::Pid(program.pid())];
-    let Some(capture) = capture(config(target, 499), 8.0) else {
-        return;
-    };
+    let capture = capture(config(target, 499), 8.0);
     let ratio = capture.cpu_ns() as f64 / capture.schedstat_ns as f64;
     eprintln!("sampled / schedstat = {ratio:.4}");
     assert!((ratio - 1.0).abs() < 0.05, "{ratio}");
@@ -34,17 +32,12 @@ fn sampled_cpu_agrees_with_the_scheduler_s() {
 #[test]
 fn python_s_frames_are_known() {
     let _one = alone();
-    let python = Path::new("/usr/bin/python3");
-    if !python.exists() {
-        return;
-    }
+    let python = installed("/usr/bin/python3", "python3");
     let work = "import json,zlib,re\nd={str(i):[i]*9 for i in range(300)}\nwhile True:\n \
                 s=json.dumps(d); json.loads(s); zlib.compress(s.encode()); re.findall(r'4\\d*',s)";
     let program = Program::start(&std::fs::canonicalize(python).unwrap(), &["-c", work]);
     let target = vec![TargetSelector::Pid(program.pid())];
-    let Some(capture) = capture(config(target, 499), 3.0) else {
-        return;
-    };
+    let capture = capture(config(target, 499), 3.0);
     assert!(capture.samples() > 300);
     assert!(
         unknown_share(&capture) < 0.05,
@@ -57,10 +50,8 @@ fn python_s_frames_are_known() {
 
 const NGINX: &str = "/usr/sbin/nginx";
 
-fn nginx(dir: &Path, port: u16) -> Option<Program> {
-    if !Path::new(NGINX).exists() {
-        return None;
-    }
+fn nginx(dir: &Path, port: u16) -> Program {
+    let nginx = installed(NGINX, "nginx");
     let mut conf = String::from("daemon off; worker_processes 2; error_log error.log;\n");
     let here = dir.display();
     write!(
@@ -73,12 +64,9 @@ fn nginx(dir: &Path, port: u16) -> Option<Program> {
     .unwrap();
     std::fs::write(dir.join("nginx.conf"), conf).unwrap();
     let here = dir.to_str().unwrap();
-    let program = Program::start(
-        Path::new(NGINX),
-        &["-p", here, "-c", &format!("{here}/nginx.conf")],
-    );
+    let program = Program::start(nginx, &["-p", here, "-c", &format!("{here}/nginx.conf")]);
     std::thread::sleep(Duration::from_millis(500));
-    Some(program)
+    program
 }
 
 fn request(port: u16) -> std::io::Result<()> {
@@ -117,14 +105,11 @@ fn nginx_is_found_as_a_gateway_and_its_frames_are_known() {
     let _one = alone();
     let dir = tempfile::tempdir().unwrap();
     let port = 18_431;
-    let Some(program) = nginx(dir.path(), port) else {
-        return;
-    };
-    let captured = under_load(port, || {
+    let program = nginx(dir.path(), port);
+    let capture = under_load(port, || {
         capture(config(vec![TargetSelector::Gateway], 997), 3.0)
     });
     terminate(&program, "-TERM");
-    let Some(capture) = captured else { return };
     assert!(capture.samples() > 50, "{}", capture.samples());
     assert!(
         unknown_share(&capture) < 0.05,
@@ -156,13 +141,8 @@ fn a_reload_is_followed_and_marked() {
     let _one = alone();
     let dir = tempfile::tempdir().unwrap();
     let port = 18_432;
-    let Some(program) = nginx(dir.path(), port) else {
-        return;
-    };
-    let armed = arm(config(vec![TargetSelector::Gateway], 499));
-    let Some((mut sampler, recorder)) = armed else {
-        return;
-    };
+    let program = nginx(dir.path(), port);
+    let (mut sampler, recorder) = arm(config(vec![TargetSelector::Gateway], 499));
     sampler.start_at(fleetflame_native::mono_ns());
     under_load(port, || {
         std::thread::sleep(Duration::from_secs(1));

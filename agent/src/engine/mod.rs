@@ -5,9 +5,11 @@
 //! it).
 
 mod native;
+mod perf;
 mod simulated;
 
 pub use native::NativeEngine;
+pub use perf::PerfEngine;
 pub use simulated::SimulatedEngine;
 
 use crate::clock::Clock;
@@ -37,12 +39,15 @@ pub struct Poll {
     pub findings: Vec<Finding>,
     /// Why it has stopped by itself.
     pub ended: Option<Finding>,
+    /// CPU time that children of the engine have used since the start, in nanoseconds.
+    pub children_cpu_ns: u64,
 }
 
 /// An engine's account at its end.
 #[derive(Debug, Default)]
 pub struct Stopped {
-    /// What was seen. Samples and pruned are filled in from the recorder.
+    /// What was seen. Samples and pruned are filled in from the recorder; `own_cpu_ns` is that of
+    /// the engine's children, and the agent's own comes to it.
     pub stats: CaptureStats,
     /// What weakens it.
     pub findings: Vec<Finding>,
@@ -108,7 +113,12 @@ impl EngineRoom {
                 Arc::clone(&recorder),
                 Arc::clone(&self.processes),
             )),
-            EngineChoice::Stap | EngineChoice::Perf | EngineChoice::Auto => {
+            EngineChoice::Perf => Box::new(PerfEngine::new(
+                Arc::clone(&recorder),
+                Arc::clone(&self.processes),
+                Arc::clone(&self.clock),
+            )),
+            EngineChoice::Stap | EngineChoice::Auto => {
                 let said = format!("engine {} is not part of this version", order.engine);
                 return Err(Finding::new(FindingCode::EngineUnavailable, said));
             }
@@ -125,17 +135,28 @@ pub fn survey(policy: &Policy) -> Vec<EngineReport> {
         can_run: false,
         how: "not part of this version".to_owned(),
         findings: Vec::new(),
+        events: Vec::new(),
     };
     let simulated = policy.engines.contains(&EngineChoice::Simulated);
     let mut native = native::survey();
+    let may_sample = native.can_run;
     if !policy.engines.contains(&EngineChoice::Native) {
         native.can_run = false;
         "the host's policy does not list it".clone_into(&mut native.how);
     }
+    let perf = if policy.engines.contains(&EngineChoice::Perf) {
+        // A trial costs 0.2 s of CPU: only where it decides something.
+        perf::survey(may_sample && policy.engines.contains(&EngineChoice::Native))
+    } else {
+        EngineReport {
+            how: "the host's policy does not list it".to_owned(),
+            ..absent(EngineChoice::Perf)
+        }
+    };
     vec![
         native,
         absent(EngineChoice::Stap),
-        absent(EngineChoice::Perf),
+        perf,
         EngineReport {
             engine: EngineChoice::Simulated.to_string(),
             can_run: simulated,
@@ -146,6 +167,7 @@ pub fn survey(policy: &Policy) -> Vec<EngineReport> {
             }
             .to_owned(),
             findings: Vec::new(),
+            events: Vec::new(),
         },
     ]
 }

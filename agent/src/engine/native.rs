@@ -39,7 +39,7 @@ impl Engine for NativeEngine {
         Box::pin(async move {
             if order.event != Event::CpuClock {
                 let said = format!(
-                    "event {} is not part of this version; use cpu-clock",
+                    "the native engine has no event {}; use cpu-clock, or --engine perf",
                     order.event
                 );
                 return Err(vec![Finding::new(FindingCode::EngineUnavailable, said)]);
@@ -72,7 +72,7 @@ impl Engine for NativeEngine {
         Poll {
             started_mono_ns: (started != 0 && started <= now_ns).then_some(started),
             findings: sampler.poll_findings(),
-            ended: None,
+            ..Poll::default()
         }
     }
 
@@ -107,7 +107,8 @@ impl Engine for NativeEngine {
     }
 }
 
-fn config(order: &CaptureOrder, allow_ptrace: bool) -> Result<NativeConfig, Finding> {
+/// What an order means for the sampler, and for every engine that finds its targets as it does.
+pub(super) fn config(order: &CaptureOrder, allow_ptrace: bool) -> Result<NativeConfig, Finding> {
     let targets: Result<Vec<_>, Finding> = order.targets.iter().map(selector).collect();
     let seed = order.run.unix_ms();
     Ok(NativeConfig {
@@ -163,5 +164,6 @@ pub(super) fn survey() -> EngineReport {
             |m| format!("mode {m}"),
         ),
         findings: report.findings,
+        events: vec![Event::CpuClock.to_string()],
     }
 }

@@ -63,12 +63,13 @@ pub enum TargetKind {
 }
 
 impl Default for Policy {
-    /// Harmless: the built-in sampler on CPU time only, no target is ever stopped.
+    /// Harmless: CPU time only, by the built-in sampler or the system's own perf (which gets no more
+    /// rights, rates or budgets than the sampler), and no target is ever stopped.
     fn default() -> Self {
         use TargetKind::{Cmd, Container, Exe, Nginx, Pid, Unit};
         Self {
             version: 1,
-            engines: vec![EngineChoice::Native],
+            engines: vec![EngineChoice::Native, EngineChoice::Perf],
             probes: vec![Probe::OnCpu],
             sample_hz_max: 999,
             duration_s_max: 300,

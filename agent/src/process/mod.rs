@@ -4,10 +4,12 @@
 //! In: an argument list. Out: a child that can be stopped. Never: a shell, or a child without a
 //! keeper.
 
+mod ask;
 mod detach;
 pub mod folder;
 mod keeper;
 
+pub use ask::{Answer, ask};
 pub use detach::{detached, leave_session, start_detached};
 pub use keeper::keep;
 
@@ -16,9 +18,9 @@ use nix::unistd::Pid;
 use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
-use tokio::process::Command;
+use tokio::process::{ChildStderr, ChildStdin, ChildStdout, Command};
 use tokio::sync::Mutex;
 
 /// What a child gets to end by itself after SIGINT.
@@ -84,19 +86,43 @@ impl Processes {
         reason = "this is the door that children go through"
     )]
     pub async fn spawn(&self, argv: &[OsString]) -> io::Result<Child> {
-        let (program, arguments) = argv
-            .split_first()
-            .ok_or_else(|| io::Error::other("no program"))?;
-        let mut keeper = self.keeper.lock().await;
-        let keeper = self.keeper(&mut keeper)?;
-        let child = Command::new(program)
+        let (program, arguments) = split(argv)?;
+        let mut command = Command::new(program);
+        command
             .args(arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .process_group(0)
-            .kill_on_drop(true)
-            .spawn()?;
+            .stderr(Stdio::null());
+        self.launch(command).await
+    }
+
+    /// Starts one stage of a pipeline in a process group of its own, at the root folder, with
+    /// nothing in its environment but what the stage says. Its stderr can be read.
+    ///
+    /// # Errors
+    /// The operating system's, for the program or for the keeper.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "this is the door that children go through"
+    )]
+    pub async fn spawn_stage(&self, stage: Stage<'_>) -> io::Result<Child> {
+        let (program, arguments) = split(stage.argv)?;
+        let mut command = Command::new(program);
+        command
+            .args(arguments)
+            .env_clear()
+            .envs(stage.environment.iter().copied())
+            .current_dir("/")
+            .stdin(stage.stdin)
+            .stdout(stage.stdout)
+            .stderr(Stdio::piped());
+        self.launch(command).await
+    }
+
+    async fn launch(&self, mut command: Command) -> io::Result<Child> {
+        let mut keeper = self.keeper.lock().await;
+        let keeper = self.keeper(&mut keeper)?;
+        let child = command.process_group(0).kill_on_drop(true).spawn()?;
         let pid = child.id().and_then(|p| i32::try_from(p).ok()).unwrap_or(0);
         keeper.watch(pid).await?;
         Ok(Child {
@@ -106,7 +132,62 @@ impl Processes {
     }
 }
 
+/// One program of a pipeline.
+#[derive(Debug)]
+pub struct Stage<'a> {
+    /// The program's absolute path and its arguments.
+    pub argv: &'a [OsString],
+    /// All of its environment.
+    pub environment: &'a [(&'a str, &'a str)],
+    /// Where its input comes from.
+    pub stdin: Stdio,
+    /// Where its output goes.
+    pub stdout: Stdio,
+}
+
+/// Program and arguments.
+fn split(argv: &[OsString]) -> io::Result<(&OsString, &[OsString])> {
+    argv.split_first()
+        .ok_or_else(|| io::Error::other("no program"))
+}
+
 impl Child {
+    /// Its process id; 0 once it was waited for.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id().unwrap_or(0)
+    }
+
+    /// Its pipes that were asked for and not yet taken: stdin, stdout, stderr.
+    pub fn pipes(&mut self) -> (Option<ChildStdin>, Option<ChildStdout>, Option<ChildStderr>) {
+        (
+            self.child.stdin.take(),
+            self.child.stdout.take(),
+            self.child.stderr.take(),
+        )
+    }
+
+    /// Asks the child and its group to end (SIGINT), without waiting.
+    pub fn interrupt(&self) {
+        if self.pid() != 0 {
+            let _ = killpg(self.group, Signal::SIGINT);
+        }
+    }
+
+    /// How it ended, if it does so within `patience`.
+    pub async fn ended_within(&mut self, patience: Duration) -> Option<ExitStatus> {
+        tokio::time::timeout(patience, self.child.wait())
+            .await
+            .ok()?
+            .ok()
+    }
+
+    /// Ends the child and everything in its group at once, whatever it does.
+    pub async fn kill(mut self) {
+        let _ = killpg(self.group, Signal::SIGKILL);
+        let _ = self.child.wait().await;
+    }
+
     /// Ends the child and everything in its group: INT, then TERM, then KILL.
     pub async fn stop(mut self) {
         for (signal, patience) in [

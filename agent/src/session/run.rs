@@ -295,7 +295,9 @@ impl Session {
             self.say_state();
         }
         self.note(poll.findings);
-        let used = (self.own_cpu_ns)().saturating_sub(self.cpu_at_start_ns);
+        let used = (self.own_cpu_ns)()
+            .saturating_sub(self.cpu_at_start_ns)
+            .saturating_add(poll.children_cpu_ns);
         let over = budget::cpu(&self.order.budgets, used, now.saturating_sub(start_ns))
             .or_else(|| budget::output(&self.order.budgets, self.outbox.bytes_made()))
             .or(poll.ended);
@@ -325,7 +327,9 @@ impl Session {
         self.stats.target_cpu_ns = recorder.counted(CounterKind::CpuNs);
         let (nodes, joined) = (recorder.nodes(), recorder.joined_series());
         drop(recorder);
-        self.stats.own_cpu_ns = (self.own_cpu_ns)().saturating_sub(self.cpu_at_start_ns);
+        // To what the engine's children used.
+        let own_cpu_ns = (self.own_cpu_ns)().saturating_sub(self.cpu_at_start_ns);
+        self.stats.own_cpu_ns = self.stats.own_cpu_ns.saturating_add(own_cpu_ns);
         if self.stats.pruned > 0 {
             let said = format!(
                 "{} of {} samples; the budget is {nodes} nodes",

@@ -111,7 +111,8 @@ fn job(fleet: &Fleet, seconds: u16) -> JobSpec {
         duration_ms: u64::from(seconds.clamp(1, 60)) * 1_000,
         kernel: true,
         budgets: Budgets::default(),
-        arm_timeout_ms: 15_000,
+        // A demo on a busy machine should rather wait than fail.
+        arm_timeout_ms: 60_000,
         simulated: None,
     }
 }

@@ -146,7 +146,9 @@ pub(super) fn write(
             });
         }
         ExportFormat::Pprof => pprof::write(profile),
-        ExportFormat::Speedscope => speedscope::write(profile, name).into_bytes(),
+        ExportFormat::Speedscope => {
+            return to(out, |sink| speedscope::write(profile, name, sink));
+        }
         ExportFormat::Ffz => ffz::encode_profile(profile).context("failed to write ffz")?,
     };
     to(out, |sink| sink.write_all(&bytes))

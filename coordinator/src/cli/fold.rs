@@ -1,6 +1,7 @@
 //! `fleetflame fold`: any known input as folded stacks. In: files, stdin, runs. Out: folded text, and
 //! numbers about what was read. Never: a line that is no stack made into one.
 
+use super::compat::{PerlOptions, compat};
 use super::gather::{Gathered, gather};
 use super::input::Root;
 use super::output::{Output, usage};
@@ -20,6 +21,7 @@ Examples:
   perf script | fleetflame fold > perf.folded
   fleetflame fold profile.pb.gz --stats json > profile.folded
   fleetflame fold --from stap --compat-flamegraph sample.bt | flamegraph.pl > old-pipeline.svg
+  perf script | fleetflame fold --from perf --compat-flamegraph --all > old-pipeline.folded
 
 --compat-flamegraph gives, after sorting, the very bytes of stackcollapse-stap.pl and
 stackcollapse-perf.pl, their faults included.")]
@@ -37,6 +39,8 @@ pub struct FoldArgs {
     #[arg(long, value_name = "HOW", value_parser = ["json", "text"])]
     stats: Option<String>,
     #[command(flatten)]
+    perl: PerlOptions,
+    #[command(flatten)]
     how: ReadArgs,
     #[command(flatten)]
     root: Root,
@@ -44,7 +48,18 @@ pub struct FoldArgs {
 
 pub fn fold(args: &FoldArgs, output: &Output) -> anyhow::Result<u8> {
     if args.compat_flamegraph {
-        return compat(args, output);
+        if output.json || args.stats.is_some() {
+            return Err(usage(
+                "--compat-flamegraph has no statistics: it does what the Perl scripts do; leave out --json and --stats",
+            ));
+        }
+        return compat(
+            &args.inputs,
+            args.out.as_deref(),
+            &args.how,
+            args.perl,
+            output,
+        );
     }
     let gathered = gather(&args.inputs, false, &args.root, &args.how, output)?;
     write_folded(&gathered, args.out.as_deref(), output)?;
@@ -146,14 +161,4 @@ fn in_words(gathered: &Gathered) -> String {
         stats.pruned + stats.deeper,
         stats.foreign.lines(),
     )
-}
-
-/// The imitation of the Perl scripts: their bytes, sorted, their faults included.
-fn compat(args: &FoldArgs, output: &Output) -> anyhow::Result<u8> {
-    if output.json || args.stats.is_some() {
-        return Err(usage(
-            "--compat-flamegraph has no statistics: it does what the Perl scripts do; leave out --json and --stats",
-        ));
-    }
-    Err(usage("--compat-flamegraph is not there yet"))
 }

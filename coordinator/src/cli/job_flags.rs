@@ -45,13 +45,13 @@ pub struct JobFlags {
     /// Which of the matching processes: all, busiest:N or random:N
     #[arg(long, value_name = "PICK")]
     pub pick: Option<Pick>,
-    /// How: auto or native (stap and perf are not part of this version)
+    /// How: auto, native or perf (stap is not part of this version)
     #[arg(long, value_name = "ENGINE")]
     pub engine: Option<EngineChoice>,
     /// What is measured: on-cpu (others are not part of this version)
     #[arg(long, value_name = "PROBE")]
     pub probe: Option<Probe>,
-    /// By which event: cpu-clock
+    /// By which event: cpu-clock, or cycles (by perf, where the processor's counters can be used)
     #[arg(long, value_name = "EVENT")]
     pub event: Option<Event>,
     /// Samples a second and CPU [default: 99]
@@ -181,9 +181,9 @@ impl JobFlags {
         if let Some(title) = &self.title {
             job.title.clone_from(title);
         }
-        if matches!(job.engine, EngineChoice::Stap | EngineChoice::Perf) {
+        if job.engine == EngineChoice::Stap {
             let said = format!(
-                "engine {} is not part of this version; use auto or native",
+                "engine {} is not part of this version; use auto, native or perf",
                 job.engine
             );
             return Err(usage(said));

@@ -4,6 +4,7 @@
 //! that belongs to another room.
 
 mod capture;
+mod compat;
 mod demo;
 mod diff;
 mod example;

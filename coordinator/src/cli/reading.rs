@@ -35,6 +35,9 @@ pub struct ReadArgs {
     /// Of `perf script` text: tell threads apart, not processes only
     #[arg(long)]
     tid: bool,
+    /// Of `perf script` text: leave out the callers of this function; repeatable
+    #[arg(long, value_name = "FUNCTION")]
+    skip_after: Vec<String>,
     /// Most nodes of the call tree; stacks beyond it are counted under [pruned]
     #[arg(long, value_name = "NODES", default_value_t = FoldLimits::default().nodes_max)]
     nodes_max: usize,
@@ -60,6 +63,7 @@ impl Default for ReadArgs {
             keep_offsets: false,
             event_filter: None,
             tid: false,
+            skip_after: Vec::new(),
             nodes_max: FoldLimits::default().nodes_max,
         }
     }
@@ -78,10 +82,40 @@ impl ReadArgs {
             perf: PerfOptions {
                 event: self.event_filter.clone(),
                 by_tid: self.tid,
-                ..PerfOptions::default()
+                skip_after: self.skip_after.clone(),
             },
             ..ImportOptions::new(host)
         }
+    }
+}
+
+/// What the imitations of FlameGraph's scripts take of it.
+pub struct CompatArgs {
+    /// The format; none to find it out.
+    pub format: Option<Format>,
+    /// The event whose samples are taken; empty for the first that is met.
+    pub event_filter: String,
+    /// Threads are told apart.
+    pub tid: bool,
+}
+
+impl ReadArgs {
+    /// The same for an imitation, or the name of an option that the scripts do not have.
+    pub fn compat(&self) -> Result<CompatArgs, &'static str> {
+        if self.keep_offsets {
+            return Err("--keep-offsets");
+        }
+        if self.nodes_max != FoldLimits::default().nodes_max {
+            return Err("--nodes-max");
+        }
+        if !self.skip_after.is_empty() {
+            return Err("--skip-after");
+        }
+        Ok(CompatArgs {
+            format: self.from.0,
+            event_filter: self.event_filter.clone().unwrap_or_default(),
+            tid: self.tid,
+        })
     }
 }
 
@@ -117,7 +151,24 @@ impl Opened {
     }
 
     /// Reads all of it into `import`.
-    pub fn feed(mut self, import: &mut Import, output: &Output) -> anyhow::Result<()> {
+    pub fn feed(self, import: &mut Import, output: &Output) -> anyhow::Result<()> {
+        let name = self.name.clone();
+        self.each_piece(output, |piece| {
+            import.feed(piece).map_err(|e| unreadable(&name, e))
+        })
+    }
+
+    /// What it is called in messages.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Reads all of it, piece by piece.
+    pub fn each_piece(
+        mut self,
+        output: &Output,
+        mut take: impl FnMut(&[u8]) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
         let shown = std::io::stderr().is_terminal() && !output.is_quiet();
         let bar = self.bar();
         let mut piece = vec![0; PIECE_BYTES];
@@ -130,9 +181,7 @@ impl Opened {
             if got == 0 {
                 break;
             }
-            import
-                .feed(&piece[..got])
-                .map_err(|e| unreadable(&self.name, e))?;
+            take(&piece[..got])?;
             let before = bar.position();
             bar.inc(got as u64);
             if before < BAR_AFTER_BYTES && bar.position() >= BAR_AFTER_BYTES && shown {

@@ -25,8 +25,11 @@ pub(super) enum Verdict {
         /// Not ready in time.
         late: BTreeSet<HostName>,
     },
-    /// Nobody is ready, and nobody will be.
-    Nobody,
+    /// Nobody is ready, and nobody will be in time.
+    Nobody {
+        /// Not ready in time.
+        late: BTreeSet<HostName>,
+    },
 }
 
 impl Barrier {
@@ -50,7 +53,8 @@ impl Barrier {
             return Verdict::Wait;
         }
         if self.armed.is_empty() {
-            return Verdict::Nobody;
+            let late = self.waiting.clone();
+            return Verdict::Nobody { late };
         }
         Verdict::Start {
             armed: self.armed.clone(),
@@ -88,6 +92,9 @@ mod tests {
         assert_eq!(barrier.verdict(false), both);
         barrier.out(&host("a"));
         barrier.out(&host("c"));
-        assert_eq!(barrier.verdict(false), Verdict::Nobody);
+        let nobody = |late| Verdict::Nobody { late };
+        assert_eq!(barrier.verdict(false), nobody(BTreeSet::new()));
+        barrier.expect(host("d"));
+        assert_eq!(barrier.verdict(true), nobody([host("d")].into()));
     }
 }

@@ -12,7 +12,7 @@ use crate::plan::Plan;
 use crate::store::Intake;
 use model::coverage::{HostCoverage, HostOutcome};
 use model::{Coverage, Finding, FindingCode, HostName, JobSpec};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -245,18 +245,14 @@ impl<'a> Loop<'a> {
         }
         match self.barrier.verdict(deadline_passed) {
             Verdict::Wait => {}
-            Verdict::Nobody => {
+            Verdict::Nobody { late } => {
                 self.started = true;
+                self.give_up_on(late);
                 self.hosts.values_mut().for_each(|h| h.phase = Phase::Done);
             }
             Verdict::Start { armed, late } => {
                 self.started = true;
-                for name in late {
-                    let said = format!("not ready in {} ms", self.context.job.arm_timeout_ms);
-                    self.out(&name, Finding::new(FindingCode::HostLate, said));
-                    self.say(&name, HostCommand::Stop("late".into()));
-                    self.say(&name, HostCommand::Forget);
-                }
+                self.give_up_on(late);
                 let lead = u64::try_from(START_LEAD.as_nanos()).unwrap_or(0);
                 self.start_ns = self.context.clock.now_ns() + lead;
                 for name in &armed {
@@ -273,6 +269,16 @@ impl<'a> Loop<'a> {
                     duration_ms,
                 });
             }
+        }
+    }
+
+    /// These were not ready in time.
+    fn give_up_on(&mut self, late: BTreeSet<HostName>) {
+        for name in late {
+            let said = format!("not ready in {} ms", self.context.job.arm_timeout_ms);
+            self.out(&name, Finding::new(FindingCode::HostLate, said));
+            self.say(&name, HostCommand::Stop("late".into()));
+            self.say(&name, HostCommand::Forget);
         }
     }
 

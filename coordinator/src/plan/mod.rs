@@ -3,7 +3,7 @@
 //! In: the job and the hosts' reports. Out: orders, or findings that say why there is none.
 //! Never: a choice left to an agent, or an engine switched silently.
 
-use model::job::{EngineChoice, Probe};
+use model::job::{EngineChoice, Event, Probe};
 use model::{CaptureOrder, Finding, FindingCode, HostName, HostReport, JobSpec, RunId};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -83,6 +83,10 @@ fn decide(run: RunId, job: &JobSpec, host: &HostName, report: &HostReport) -> Ho
     }
 }
 
+/// What `auto` tries, best first. Native takes one stack through C and Lua with function starts for
+/// what has no names; perf is taken where native may not or cannot run.
+const AUTO: [EngineChoice; 2] = [EngineChoice::Native, EngineChoice::Perf];
+
 /// The engine for a host. One that was asked for by name and cannot run is an error: a result by
 /// another engine is not what was asked for.
 fn choose_engine(
@@ -93,28 +97,62 @@ fn choose_engine(
         let said = format!("probe {} is not part of this version", job.probe);
         return Err(vec![Finding::new(FindingCode::ProbeUnavailable, said)]);
     }
-    let asked = match job.engine {
-        EngineChoice::Auto => EngineChoice::Native,
-        named => named,
+    let (candidates, why) = match job.engine {
+        EngineChoice::Auto => (&AUTO[..], "the best that can run here"),
+        _ => (std::slice::from_ref(&job.engine), "as asked"),
     };
-    let word = asked.to_string();
-    let Some(engine) = report.engine(&word) else {
-        let said = format!("the agent knows no engine {word}");
-        return Err(vec![Finding::new(FindingCode::EngineUnavailable, said)]);
-    };
-    if !engine.can_run {
-        let said = format!("{word}: {}", engine.how);
-        let mut findings = vec![Finding::new(FindingCode::EngineUnavailable, said)];
-        findings.splice(0..0, engine.findings.iter().cloned());
-        findings.extend(report.findings.iter().cloned());
-        return Err(findings);
+    let mut against = Vec::new();
+    for &engine in candidates {
+        match can_run(engine, job.event, report) {
+            Ok(how) => {
+                let mut reason = format!("{why}: {engine}, {how}");
+                let words: Vec<String> = against
+                    .iter()
+                    .map(|(_, why)| format!("not {why}"))
+                    .collect();
+                if !words.is_empty() {
+                    reason.push_str(&format!(" ({})", words.join("; ")));
+                }
+                return Ok((engine, reason));
+            }
+            Err(why) => against.push((engine, why)),
+        }
     }
-    let why = if job.engine == EngineChoice::Auto {
-        "the best that can run here"
-    } else {
-        "as asked"
+    Err(refused(against, report))
+}
+
+/// How an engine would run on a host, or why it cannot.
+fn can_run(engine: EngineChoice, event: Event, report: &HostReport) -> Result<&str, String> {
+    let Some(known) = report.engine(&engine.to_string()) else {
+        return Err(format!("{engine}: the agent knows no engine of this name"));
     };
-    Ok((asked, format!("{why}: {word}, {}", engine.how)))
+    if !known.can_run {
+        return Err(format!("{engine}: {}", known.how));
+    }
+    if !known.has_event(event) {
+        let has = if known.events.is_empty() {
+            Event::CpuClock.to_string()
+        } else {
+            known.events.join(", ")
+        };
+        return Err(format!("{engine}: no event {event} here, only {has}"));
+    }
+    Ok(&known.how)
+}
+
+/// One finding that says of each engine why not, after what the engines themselves have found.
+fn refused(against: Vec<(EngineChoice, String)>, report: &HostReport) -> Vec<Finding> {
+    let mut findings: Vec<Finding> = against
+        .iter()
+        .filter_map(|(engine, _)| report.engine(&engine.to_string()))
+        .filter(|engine| !engine.can_run)
+        .flat_map(|engine| engine.findings.iter().cloned())
+        .collect();
+    let words: Vec<String> = against.into_iter().map(|(_, why)| why).collect();
+    let finding = Finding::new(FindingCode::EngineUnavailable, words.join("; "));
+    findings.push(finding);
+    findings.extend(report.findings.iter().cloned());
+    findings
 }
 
 #[cfg(test)]
@@ -146,51 +184,108 @@ mod tests {
         }
     }
 
-    fn reports(can_run: bool) -> BTreeMap<HostName, HostReport> {
-        let finding = Finding::new(FindingCode::PerfNotPermitted, "EACCES");
-        let engines = vec![EngineReport {
-            engine: "native".into(),
+    fn engine(word: &str, can_run: bool, events: &[&str]) -> EngineReport {
+        let code = FindingCode::PerfNotPermitted;
+        EngineReport {
+            engine: word.into(),
             can_run,
-            how: "cpu-wide/fifo".into(),
-            findings: vec![finding],
-        }];
+            how: format!("{word} would run so"),
+            findings: if can_run {
+                vec![]
+            } else {
+                vec![Finding::new(code, word)]
+            },
+            events: events.iter().map(ToString::to_string).collect(),
+        }
+    }
+
+    /// A plan for one host with native and perf, where they can run.
+    fn decided(job: &JobSpec, native: bool, perf: bool) -> HostDecision {
         let report = HostReport {
-            engines,
+            engines: vec![
+                engine("native", native, &[]),
+                engine("stap", false, &[]),
+                engine("perf", perf, &["cpu-clock", "cycles"]),
+            ],
             ..HostReport::default()
         };
-        BTreeMap::from([(HostName::new("a").unwrap(), report)])
+        let reports = BTreeMap::from([(HostName::new("a").unwrap(), report)]);
+        let plan = plan(RunId::from_parts(1, 1), job, &reports);
+        plan.hosts.into_values().next().unwrap()
     }
 
     #[test]
-    fn auto_takes_the_native_engine_and_says_why() {
-        let run = RunId::from_parts(1, 1);
-        let plan = plan(run, &job(EngineChoice::Auto), &reports(true));
-        let decision = plan.hosts.values().next().unwrap();
+    fn auto_takes_the_best_that_can_run_and_says_why() {
+        let auto = job(EngineChoice::Auto);
+        for (native, perf, taken) in [
+            (true, true, EngineChoice::Native),
+            (true, false, EngineChoice::Native),
+            (false, true, EngineChoice::Perf),
+        ] {
+            let decision = decided(&auto, native, perf);
+            assert_eq!(decision.order.unwrap().engine, taken);
+            let reason = decision.reason;
+            assert!(
+                reason.contains(&format!("{taken} would run so")),
+                "{reason}"
+            );
+            assert_eq!(reason.contains("not native"), taken == EngineChoice::Perf);
+        }
+    }
+
+    #[test]
+    fn without_any_engine_each_says_why_not() {
+        let decision = decided(&job(EngineChoice::Auto), false, false);
+        assert!(decision.order.is_none());
+        let said = decision.findings.iter();
+        let said: Vec<&str> = said
+            .filter(|f| f.code == FindingCode::EngineUnavailable)
+            .map(|f| &*f.evidence)
+            .collect();
         assert_eq!(
-            decision.order.as_ref().unwrap().engine,
-            EngineChoice::Native
+            said,
+            ["native: native would run so; perf: perf would run so"]
         );
-        assert!(decision.reason.contains("cpu-wide/fifo"));
+        let permission = |f: &&Finding| f.code == FindingCode::PerfNotPermitted;
+        assert_eq!(decision.findings.iter().filter(permission).count(), 2);
+    }
+
+    #[test]
+    fn an_event_that_native_does_not_have_is_taken_by_perf() {
+        let mut cycles = job(EngineChoice::Auto);
+        cycles.event = Event::Cycles;
+        let decision = decided(&cycles, true, true);
+        let order = decision.order.unwrap();
+        assert_eq!(
+            (order.engine, order.event),
+            (EngineChoice::Perf, Event::Cycles)
+        );
+        assert!(
+            decision
+                .reason
+                .contains("no event cycles here, only cpu-clock")
+        );
+        assert!(decided(&cycles, true, false).order.is_none());
+        cycles.engine = EngineChoice::Native;
+        let decision = decided(&cycles, true, true);
+        assert!(decision.order.is_none());
+        assert_eq!(decision.findings[0].code, FindingCode::EngineUnavailable);
     }
 
     #[test]
     fn an_engine_asked_for_by_name_that_cannot_run_is_an_error_and_never_replaced() {
-        let run = RunId::from_parts(1, 1);
-        for (engine, can_run) in [
-            (EngineChoice::Native, false),
-            (EngineChoice::Auto, false),
-            (EngineChoice::Stap, true),
-            (EngineChoice::Perf, true),
+        for (engine, native, perf) in [
+            (EngineChoice::Native, false, true),
+            (EngineChoice::Perf, true, false),
+            (EngineChoice::Stap, true, true),
+            (EngineChoice::Simulated, true, true),
         ] {
-            let plan = plan(run, &job(engine), &reports(can_run));
-            let decision = plan.hosts.values().next().unwrap();
+            let decision = decided(&job(engine), native, perf);
             assert!(decision.order.is_none(), "{engine}");
-            assert!(
-                decision
-                    .findings
-                    .iter()
-                    .any(|f| f.code == FindingCode::EngineUnavailable)
-            );
+            let unavailable = |f: &Finding| f.code == FindingCode::EngineUnavailable;
+            assert!(decision.findings.iter().any(unavailable));
         }
+        let decision = decided(&job(EngineChoice::Perf), true, true);
+        assert_eq!(decision.order.unwrap().engine, EngineChoice::Perf);
     }
 }

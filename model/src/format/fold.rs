@@ -12,6 +12,7 @@
 use crate::profile::{
     Frame, FrameId, FrameKind, Measure, NodeId, Profile, ROOT, Series, SeriesId, Values, add_values,
 };
+use foldhash::HashMap;
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 use std::hash::{BuildHasher as _, Hasher as _};
@@ -57,6 +58,18 @@ const LABEL: u8 = u8::MAX;
 /// Stands for a frame whose text is over the budget; in no table and in no tree.
 const PRUNED: FrameId = FrameId(u32::MAX);
 
+/// Whether the inputs of a fold measure the same.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Mismatch {
+    /// They do.
+    #[default]
+    None,
+    /// All count samples, but not all have the measures beside them, which are dropped.
+    Extra,
+    /// They measure different things and must not be added: the first input, and the other.
+    Whole(String, String),
+}
+
 /// Accumulates stacks. See the module.
 #[derive(Debug)]
 pub struct Fold {
@@ -69,7 +82,12 @@ pub struct Fold {
     hasher: RandomState,
     pruned: Values,
     deeper: Values,
+    /// The reader of the input that is read has said what it measures.
+    measured: bool,
+    mismatch: Mismatch,
     turned: Vec<FrameId>,
+    /// What is still to be taken from stacks. See [`Fold::take_leaf_first`].
+    owed: HashMap<(SeriesId, NodeId), Values>,
     /// The last stack from the root, as far as it is in the tree.
     path: Vec<(FrameId, NodeId)>,
 }
@@ -91,20 +109,47 @@ impl Fold {
             hasher: RandomState::default(),
             pruned: Values::default(),
             deeper: Values::default(),
+            measured: false,
+            mismatch: Mismatch::None,
             turned: Vec::new(),
+            owed: HashMap::default(),
             path: Vec::new(),
         }
     }
 
-    /// Says what the values mean, before any stack is added; the default is `samples`/count.
+    /// Says what the values of this input mean, before any of its stacks is added; the default is
+    /// `samples`/count.
     pub fn measured(&mut self, probe: &str, measures: Vec<Measure>) {
-        probe.clone_into(&mut self.profile.probe);
-        self.profile.measures = measures;
+        self.measured = true;
+        let mine = &mut self.profile;
+        if mine.totals.is_empty() {
+            probe.clone_into(&mut mine.probe);
+            mine.measures = measures;
+        } else if mine.probe != probe || mine.measures.first() != measures.first() {
+            let theirs = Profile::new(probe, measures).describe();
+            self.mismatch = Mismatch::Whole(mine.describe(), theirs);
+        } else if mine.measures != measures && self.mismatch == Mismatch::None {
+            self.mismatch = Mismatch::Extra;
+        }
     }
 
-    /// Says where the stacks come from, before any series is asked for.
+    /// Begins an input: says where its stacks come from, before any series is asked for.
     pub fn from_engine(&mut self, engine: &str) {
         engine.clone_into(&mut self.engine);
+        self.measured = false;
+    }
+
+    /// The end of an input.
+    pub fn end_input(&mut self) {
+        if !self.measured && self.profile.measures.len() > 1 && self.mismatch == Mismatch::None {
+            self.mismatch = Mismatch::Extra;
+        }
+    }
+
+    /// Whether the inputs so far measure the same.
+    #[must_use]
+    pub fn mismatch(&self) -> &Mismatch {
+        &self.mismatch
     }
 
     /// Says which host the stacks belong to from now on.
@@ -184,11 +229,7 @@ impl Fold {
         module: &[u8],
         make: impl FnOnce(&[u8], &[u8]) -> Frame,
     ) -> FrameId {
-        let mut hasher = self.hasher.build_hasher();
-        hasher.write(name);
-        hasher.write(module);
-        hasher.write_u8(tag);
-        let hash = hasher.finish();
+        let hash = hash_of(&self.hasher, tag, name, module);
         let texts = &self.texts;
         let same = |known: &Known| {
             let (start, name_len) = (known.start as usize, known.name_len as usize);
@@ -220,26 +261,76 @@ impl Fold {
         self.known.insert_unique(hash, known, |known| {
             let start = known.start as usize;
             let end = start + known.name_len as usize;
-            let mut hasher = state.build_hasher();
-            hasher.write(&texts[start..end]);
-            hasher.write(&texts[end..end + known.module_len as usize]);
-            hasher.write_u8(known.tag);
-            hasher.finish()
+            let module = &texts[end..end + known.module_len as usize];
+            hash_of(state, known.tag, &texts[start..end], module)
         });
         frame
     }
 
     /// Adds one stack whose first frame is the leaf, as tracers print them.
     pub fn add_leaf_first(&mut self, series: SeriesId, leaf_first: &[FrameId], values: &Values) {
-        let mut turned = std::mem::take(&mut self.turned);
-        turned.clear();
-        turned.extend(leaf_first.iter().rev());
-        self.add_root_first(series, &turned, values);
-        self.turned = turned;
+        let at = self.place_leaf_first(leaf_first, values);
+        let totals = self.profile.totals.entry(series).or_default();
+        add_values(totals.entry(at).or_default(), values);
     }
 
     /// Adds one stack whose first frame is the root.
     pub fn add_root_first(&mut self, series: SeriesId, root_first: &[FrameId], values: &Values) {
+        let at = self.place(root_first, values);
+        let totals = self.profile.totals.entry(series).or_default();
+        add_values(totals.entry(at).or_default(), values);
+    }
+
+    /// Takes values away from a stack, whether what they are taken from came before or comes later.
+    /// Taken are they by [`Fold::settle`].
+    pub fn take_leaf_first(&mut self, series: SeriesId, leaf_first: &[FrameId], values: &Values) {
+        let at = self.place_leaf_first(leaf_first, &Values::default());
+        add_values(self.owed.entry((series, at)).or_default(), values);
+    }
+
+    /// Does all takings. Out: how many stacks had nothing left by that and are gone, and how much
+    /// of the first measure could not be taken because it was not there.
+    pub fn settle(&mut self) -> (u64, u64) {
+        let (mut gone, mut missing) = (0, 0_u64);
+        for ((series, node), owed) in std::mem::take(&mut self.owed) {
+            let totals = self.profile.totals.entry(series).or_default();
+            let left = totals.entry(node).or_default();
+            missing = missing.saturating_add(owed[0].saturating_sub(left[0]));
+            let frame = self.profile.tree.get(node).map(|node| node.frame);
+            let frame = frame.and_then(|frame| self.profile.frames.get(frame));
+            let marker = frame.filter(|frame| frame.kind == FrameKind::Marker);
+            let cut = match marker.map(|frame| frame.name.as_str()) {
+                Some("[pruned]") => Some(&mut self.pruned),
+                Some("[deeper]") => Some(&mut self.deeper),
+                _ => None,
+            };
+            if let Some(cut) = cut {
+                cut[0] = cut[0].saturating_sub(owed[0].min(left[0]));
+            }
+            for (left, owed) in left.iter_mut().zip(owed) {
+                *left = left.saturating_sub(owed);
+            }
+            if *left == Values::default() {
+                totals.remove(&node);
+                gone += 1;
+            }
+        }
+        self.profile.totals.retain(|_, rows| !rows.is_empty());
+        (gone, missing)
+    }
+
+    fn place_leaf_first(&mut self, leaf_first: &[FrameId], values: &Values) -> NodeId {
+        let mut turned = std::mem::take(&mut self.turned);
+        turned.clear();
+        turned.extend(leaf_first.iter().rev());
+        let at = self.place(&turned, values);
+        self.turned = turned;
+        at
+    }
+
+    /// The node that stands for a stack. `values` are those that are counted there, for the sums
+    /// of what is cut.
+    fn place(&mut self, root_first: &[FrameId], values: &Values) -> NodeId {
         // Neighbours in an input share most of their way from the root; that part needs no table.
         let same = self.path.iter().zip(root_first);
         let same = same.take_while(|((frame, _), now)| frame == *now).count();
@@ -261,11 +352,9 @@ impl Fold {
                 continue;
             };
             add_values(cut, values);
-            at = tree.intern(at, frames.intern(&Frame::marker(marker)));
-            break;
+            return tree.intern(at, frames.intern(&Frame::marker(marker)));
         }
-        let totals = self.profile.totals.entry(series).or_default();
-        add_values(totals.entry(at).or_default(), values);
+        at
     }
 
     /// What was counted under `[pruned]` because a budget was full.
@@ -286,15 +375,38 @@ impl Fold {
         self.profile.tree.len()
     }
 
-    /// The profile.
+    /// The profile. Measures that not all inputs have are no longer in it.
     #[must_use]
-    pub fn into_profile(self) -> Profile {
+    pub fn into_profile(mut self) -> Profile {
+        self.settle();
+        if self.mismatch != Mismatch::None {
+            self.profile.measures.truncate(1);
+            let rows = self
+                .profile
+                .totals
+                .values_mut()
+                .flat_map(|t| t.values_mut());
+            rows.for_each(|values| values[1..].fill(0));
+        }
         self.profile
     }
 }
 
+/// The name tells frames apart; of the module its end is enough to tell most of the rest.
+#[inline]
+fn hash_of(state: &RandomState, tag: u8, name: &[u8], module: &[u8]) -> u64 {
+    let tail = match module.last_chunk::<8>() {
+        Some(tail) => u64::from_le_bytes(*tail),
+        None => module.iter().fold(0, |sum, b| sum << 8 | u64::from(*b)),
+    };
+    let mut hasher = state.build_hasher();
+    hasher.write(name);
+    hasher.write_u64(tail.rotate_left(7) ^ u64::from(tag));
+    hasher.finish()
+}
+
 /// A name as text: any encoding, without control characters, without blanks around it.
-fn clean(bytes: &[u8]) -> String {
+pub(in crate::format) fn clean(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(bytes);
     if text.contains(char::is_control) {
         text.replace(char::is_control, " ").trim().to_owned()
@@ -304,7 +416,7 @@ fn clean(bytes: &[u8]) -> String {
 }
 
 /// What follows the last slash; all of it where nothing does.
-fn base_name(path: &[u8]) -> &[u8] {
+pub(in crate::format) fn base_name(path: &[u8]) -> &[u8] {
     match memchr::memrchr(b'/', path) {
         Some(at) if at + 1 < path.len() => &path[at + 1..],
         _ => path,

@@ -9,6 +9,7 @@ pub mod ffz;
 pub mod fold;
 pub mod folded;
 pub mod import;
+mod in_order;
 pub mod lines;
 pub mod perf_script;
 pub mod pprof;

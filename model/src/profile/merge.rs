@@ -362,7 +362,7 @@ impl Profile {
         canonical
     }
 
-    fn describe(&self) -> String {
+    pub(crate) fn describe(&self) -> String {
         let measures: Vec<String> = self
             .measures
             .iter()

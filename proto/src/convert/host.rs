@@ -7,6 +7,8 @@ use model::host::{EngineReport, GatewayProcess};
 
 /// Most gateway processes of one report.
 const PROCESSES_MAX: usize = 4_096;
+/// Most events of one engine.
+const EVENTS_MAX: usize = 16;
 
 impl From<&HostReport> for v1::HostReport {
     fn from(r: &HostReport) -> Self {
@@ -15,6 +17,7 @@ impl From<&HostReport> for v1::HostReport {
             can_run: e.can_run,
             how: e.how.clone(),
             findings: to_wire(&e.findings),
+            events: e.events.clone(),
         };
         let gateway = |g: &GatewayProcess| v1::GatewayProcess {
             pid: g.pid,
@@ -45,6 +48,7 @@ impl From<v1::HostReport> for HostReport {
             can_run: e.can_run,
             how: e.how,
             findings: from_wire(e.findings),
+            events: e.events.into_iter().take(EVENTS_MAX).collect(),
         };
         let gateway = |g: v1::GatewayProcess| GatewayProcess {
             pid: g.pid,

@@ -103,7 +103,8 @@ fn shares_roots_and_depth_are_those_of_the_program() -> Result<()> {
     let n = run.check_sums()?;
     let host = run.host("local")?;
     assert_eq!(host.stats.samples, n, "{host:?}");
-    assert!(n > 500, "only {n} samples of a program that never waits");
+    // 2,500 where the program has a CPU for itself; on a machine that is busy with other things a part of that.
+    assert!(n > 200, "only {n} samples of a program that never waits");
     let shares = leaves(run, |leaf| leaf == "seventy" || leaf == "thirty")?;
     println!("{n} samples, {shares:?}, {:?}", host.stats);
     assert_eq!(shares[0].0, "seventy");

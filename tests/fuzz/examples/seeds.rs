@@ -11,9 +11,12 @@ use std::path::{Path, PathBuf};
 fn main() -> std::io::Result<()> {
     ffz()?;
     folded()?;
+    perf_text()?;
+    stacks()?;
     batch()?;
     yaml()?;
     records()?;
+    pprof()?;
     elf()
 }
 
@@ -128,6 +131,83 @@ fn folded() -> std::io::Result<()> {
         "folded",
         "odd",
         b"\x01a 1\n #x 2\n[[]+0x0 3\n;; 4\nx 99999999999999999999\n",
+    )?;
+    seed("folded", "numbers", b"a;b 0.4\na;b 0.75\na;worker 10 20\n")?;
+    seed("folded", "difference", b"a;b 10 20\na;c 1 0\nd 5\n")
+}
+
+/// Recordings of perf behind the bytes that choose options and where the text is cut.
+fn perf_text() -> std::io::Result<()> {
+    let recordings = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../model/testdata/perf");
+    for (name, choices) in [
+        ("default", 0),
+        ("pid-tid-cpu", 2),
+        ("no-time", 8),
+        ("comm-only", 0),
+        ("bare", 1),
+        ("no-dso", 1),
+        ("ns-misc", 3),
+        ("srcline", 1),
+        ("two-events", 4),
+        ("no-callchain", 9),
+        ("lost", 0),
+        ("odd", 11),
+        ("bytes", 0),
+    ] {
+        let text = std::fs::read(recordings.join(format!("{name}.txt")))?;
+        let seed_bytes = [&[choices, 200, 0], &text[..text.len().min(2048)]].concat();
+        seed("perf_script", name, &seed_bytes)?;
+        seed("compat_perf", name, &seed_bytes)?;
+    }
+    Ok(())
+}
+
+/// Recordings, the inputs beside the outputs of the real script, and other tracers' shapes.
+fn stacks() -> std::io::Result<()> {
+    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../model/testdata");
+    for name in ["timing-t", "formats", "missing-unwind-data", "raw-hex"] {
+        let text = std::fs::read(data.join(format!("stap/{name}.txt")))?;
+        seed("stap", name, &text)?;
+    }
+    for name in ["faults", "printf", "printf-more", "bytes"] {
+        let text = std::fs::read(data.join(format!("compat/stap/{name}.txt")))?;
+        seed("stap", name, &text)?;
+        seed("compat_stap", name, &text)?;
+    }
+    seed(
+        "stap",
+        "signed",
+        b" 0x1 : free+0x1/0x2 [/x]\n\t-64\n 0x1 : free+0x1/0x2 [/x]\n\t100\n",
+    )?;
+    seed(
+        "stap",
+        "lua",
+        b"lj_str_new\nC:ngx_echo\nT:@/a/b.lua:3\n=access_by_lua:1\nbuiltin#7\n[tail]\n\n\t2\n",
+    )?;
+    seed(
+        "bpftrace",
+        "two-stacks",
+        b"@s[\n    ep_poll+10\n, \n    main+3\n, nginx, 1234]: 7\n@[nginx, \n    a+1@/a.c:3\n]: -2\n",
+    )?;
+    seed(
+        "bpftrace",
+        "modes",
+        b"@[\n\tffffffff81022160 ep_poll+10 ([unknown])\n\t7f00 f(int)+3 (/x)\n7ff013\n    [inlined] b\n    <unwind failure>\n]: 1\n",
+    )?;
+    seed(
+        "bpftrace",
+        "histogram",
+        b"@h[\n    main+1\n]: \n[2, 4)   3 |@@@ |\n@[, x]: 2\n@n: 3\n",
+    )?;
+    seed(
+        "dtrace",
+        "both",
+        b"CPU     ID\n\n  zfs`w+0x4\n  unix`0xfb8001d6\n\n  libc`f(int, char)+0x1\n  0x104d\n   3\n",
+    )?;
+    seed(
+        "dtrace",
+        "keys",
+        b"\n  nginx  \n  libc`read+0x1\n   5\n  1234\n  libc`read\n  6\n  a`b\n  nginx  99  -7\n",
     )
 }
 
@@ -247,4 +327,60 @@ fn elf() -> std::io::Result<()> {
         b"\x18\0\0\0\x1c\0\0\0\x10\0\0\0\x40\0\0\0\0\x41\x0e\x10\x86\x02\x43\x0d\x06\0\0\0\0\0\0\0",
     );
     seed("native_elf", "eh_frame", &[&[1], &frames[..]].concat())
+}
+
+/// Our own, without gzip, and what another program would write: inlined lines, a kernel's mapping,
+/// a location without a name, numbers that are not packed.
+fn pprof() -> std::io::Result<()> {
+    let mut profile = Profile::new("on-cpu", Measure::on_cpu());
+    profile
+        .absorb(
+            &mut IdMap::default(),
+            "h",
+            &recorder().take(usize::MAX),
+            Keep::Totals,
+        )
+        .map_err(std::io::Error::other)?;
+    let mut plain = Vec::new();
+    let packed = model::format::pprof::write(&profile);
+    std::io::Read::read_to_end(&mut flate2::read::GzDecoder::new(&packed[..]), &mut plain)?;
+    seed("pprof", "ours", &plain)?;
+    let texts = [
+        "",
+        "cpu",
+        "milliseconds",
+        "main",
+        "memcpy",
+        "/usr/sbin/nginx",
+        "[kernel.kallsyms]",
+        "0aff",
+        "pid",
+        "host",
+        "kong-1",
+        "do_syscall_64",
+        "x_[j?]",
+    ];
+    let mut other = b"\x0a\x04\x08\x01\x10\x02".to_vec();
+    for sample in [
+        &b"\x0a\x02\x02\x01\x12\x01\x05\x1a\x04\x08\x08\x18\x07"[..],
+        b"\x08\x03\x08\x01\x10\x07\x1a\x04\x08\x09\x10\x0a",
+        b"\x0a\x01\x04\x12\x0a\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01",
+    ] {
+        other.extend_from_slice(&[0x12, sample.len() as u8]);
+        other.extend_from_slice(sample);
+    }
+    other.extend_from_slice(b"\x1a\x0b\x08\x01\x10\x80\x20\x28\x05\x30\x07\x38\x01");
+    other.extend_from_slice(b"\x1a\x04\x08\x02\x28\x06");
+    other.extend_from_slice(b"\x22\x0d\x08\x01\x10\x01\x18\x90\x20\x22\x04\x08\x01\x10\x09");
+    other.extend_from_slice(b"\x22\x0e\x08\x02\x10\x01\x22\x02\x08\x02\x22\x04\x08\x01\x10\x07");
+    other.extend_from_slice(b"\x22\x08\x08\x03\x10\x02\x22\x02\x08\x03");
+    other.extend_from_slice(b"\x22\x06\x08\x04\x10\x01\x18\x05");
+    other.extend_from_slice(b"\x2a\x06\x08\x01\x10\x03\x18\x03\x2a\x06\x08\x02\x10\x04\x18\x0c");
+    other.extend_from_slice(b"\x2a\x04\x08\x03\x10\x0b");
+    for text in texts {
+        other.extend_from_slice(&[0x32, text.len() as u8]);
+        other.extend_from_slice(text.as_bytes());
+    }
+    other.extend_from_slice(b"\x5a\x04\x08\x01\x10\x02\x60\x0a");
+    seed("pprof", "other", &other)
 }

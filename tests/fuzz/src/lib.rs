@@ -6,6 +6,8 @@
 
 mod document;
 mod input;
+mod text;
 
 pub use document::document;
 pub use input::Input;
+pub use text::read_text;

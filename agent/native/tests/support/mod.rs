@@ -140,21 +140,27 @@ pub fn config(targets: Vec<TargetSelector>, hz: u32) -> NativeConfig {
     }
 }
 
-/// Arms; none (and the test passes) where sampling is not permitted at all.
-pub fn arm(config: NativeConfig) -> Option<(Sampler, Arc<Mutex<Recorder>>)> {
+/// Arms. A machine where sampling is not permitted fails the test: nothing is skipped.
+pub fn arm(config: NativeConfig) -> (Sampler, Arc<Mutex<Recorder>>) {
     let limits = RecorderLimits::default();
     let recorder = Arc::new(Mutex::new(Recorder::new("test", Measure::on_cpu(), limits)));
     match Sampler::arm(config, recorder.clone()) {
         Ok(Armed(sampler, findings)) => {
             eprintln!("mode {}, findings {findings:?}", sampler.mode());
-            Some((sampler, recorder))
+            (sampler, recorder)
         }
-        Err(finding) if finding.code == model::FindingCode::PerfNotPermitted => {
-            eprintln!("skipped: {finding:?}");
-            None
-        }
-        Err(finding) => panic!("{finding:?}"),
+        Err(finding) => panic!("run as root, or with CAP_PERFMON and CAP_SYS_PTRACE: {finding:?}"),
     }
+}
+
+/// What Debian's package has put there.
+pub fn installed(path: &'static str, package: &str) -> &'static Path {
+    let there = Path::new(path);
+    assert!(
+        there.exists(),
+        "{path} is missing: install {package} (deploy/test-packages)"
+    );
+    there
 }
 
 pub fn collect(sampler: Sampler, recorder: &Mutex<Recorder>) -> Capture {
@@ -207,9 +213,9 @@ pub fn collect(sampler: Sampler, recorder: &Mutex<Recorder>) -> Capture {
 }
 
 /// Samples for so long.
-pub fn capture(config: NativeConfig, seconds: f64) -> Option<Capture> {
-    let (mut sampler, recorder) = arm(config)?;
+pub fn capture(config: NativeConfig, seconds: f64) -> Capture {
+    let (mut sampler, recorder) = arm(config);
     sampler.start_at(mono_ns());
     std::thread::sleep(Duration::from_secs_f64(seconds));
-    Some(collect(sampler, &recorder))
+    collect(sampler, &recorder)
 }

@@ -4,3 +4,4 @@
 //! fleetflame, whose own readers lose nothing.
 
 pub mod perf;
+pub mod stap;

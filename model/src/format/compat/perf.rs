@@ -65,6 +65,12 @@ impl CompatPerf {
         self.lines.feed(bytes, |line| folding.line(line));
     }
 
+    /// The end of a file, with another to come: a line does not go on in the next file, a sample does.
+    pub fn end_file(&mut self) {
+        let folding = &mut self.folding;
+        self.lines.end(|line| folding.line(line));
+    }
+
     /// Lines that the script would warn of (`Unrecognized line`), so far.
     #[must_use]
     pub fn unrecognized(&self) -> u64 {

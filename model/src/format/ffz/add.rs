@@ -9,7 +9,7 @@ use super::decode::{TEXT_BYTES_BY_RAW_BYTE, Texts, frame, opening, series};
 use super::varint::Cursor;
 use super::{FfzError, Limits};
 use crate::profile::{
-    FrameId, MergeError, NodeId, Profile, ROOT, Series, SeriesId, Values, add_values,
+    FrameId, MergeError, Node, NodeId, Profile, ROOT, Series, SeriesId, Values, add_values,
 };
 
 /// Why a file could not be added. The sum is then half done and must be thrown away.
@@ -125,6 +125,9 @@ fn dictionary(
         cursor.number()?;
     }
     numbers.nodes.reserve(count);
+    // Hosts that run the same program meet much of it in the same order, and then the next node is
+    // the one after the last: looking there first saves most walks through the table.
+    let mut last = ROOT;
     for _ in 0..count {
         let back = usize::try_from(parents.number()?).unwrap_or(usize::MAX);
         let parent = numbers.nodes.len().checked_sub(back).filter(|_| back > 0);
@@ -133,8 +136,14 @@ fn dictionary(
         ))?;
         let frame = numbers.frames.get(cursor.number_u32()? as usize);
         let frame = frame.ok_or(FfzError::Malformed("an id points outside its table"))?;
-        let parent = numbers.nodes[parent];
-        numbers.nodes.push(sum.tree.intern(parent, *frame));
+        let (parent, frame) = (numbers.nodes[parent], *frame);
+        let next = NodeId(last.0.saturating_add(1));
+        last = if sum.tree.get(next) == Some(Node { parent, frame }) {
+            next
+        } else {
+            sum.tree.intern(parent, frame)
+        };
+        numbers.nodes.push(last);
     }
     for _ in 0..cursor.count()? {
         let series = as_series(&series(cursor, &mut texts)?);

@@ -1,7 +1,8 @@
 //! Folded stacks: `frame;frame;frame count` a line, root first. The field's exchange format.
 //!
 //! In: text in any encoding, CRLF or not. Out: a profile without time, and how many lines were
-//! none; and back. Never: a line that is no stack made into a frame.
+//! none; and back. Never: a line that is no stack made into a frame, or the difference of two
+//! profiles taken for one.
 
 mod write;
 
@@ -14,6 +15,9 @@ use crate::profile::{Frame, FrameId, FrameKind, Profile, SeriesId};
 
 /// Deepest stack that is taken.
 pub const DEPTH_MAX: usize = 4_096;
+
+/// The part of a count behind the point, in billionths.
+const ONE: u32 = 1_000_000_000;
 
 /// What was read beside the stacks.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -50,13 +54,30 @@ pub fn parse(bytes: &[u8], host: &str) -> (Profile, FoldedStats) {
 }
 
 /// Reads folded text line by line.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct FoldedReader {
+    /// Whether the first line with a count has two of them; none before it.
+    difference: Option<bool>,
+    /// What is left over of fractions, in billionths, and a half for rounding.
+    left_over: u32,
     series: Option<SeriesId>,
     /// The frames of the last line, and where each ends in it.
     stack: Vec<(FrameId, usize)>,
     last: Vec<u8>,
     ids: Vec<FrameId>,
+}
+
+impl Default for FoldedReader {
+    fn default() -> Self {
+        Self {
+            difference: None,
+            left_over: ONE / 2,
+            series: None,
+            stack: Vec::new(),
+            last: Vec::new(),
+            ids: Vec::new(),
+        }
+    }
 }
 
 impl LineReader for FoldedReader {
@@ -69,12 +90,23 @@ impl LineReader for FoldedReader {
         } else {
             split_count(line.bytes)
         };
-        let Some((frames, count)) = split else {
+        let Some((frames, (whole, fraction))) = split else {
             into.stats
                 .foreign
                 .add("lines without a stack and a count", line);
             return;
         };
+        if self.difference != Some(false) {
+            let two = ends_in_number(frames);
+            if *self.difference.get_or_insert(two) && two {
+                into.stats.foreign.add(
+                    "lines with two counts, the difference of two profiles",
+                    line,
+                );
+                return;
+            }
+        }
+        let count = self.count(whole, fraction, into);
         let fold = &mut into.fold;
         let series = *self.series.get_or_insert_with(|| fold.whole());
         // Neighbours share most of their way from the root: those labels are not looked up again.
@@ -101,6 +133,21 @@ impl LineReader for FoldedReader {
     fn end(&mut self, _: &mut Intake) {}
 }
 
+impl FoldedReader {
+    /// A whole count. What is left over of a fraction goes to the next one.
+    fn count(&mut self, whole: u64, fraction: u32, into: &mut Intake) -> u64 {
+        if fraction == 0 {
+            return whole;
+        }
+        into.stats
+            .note("counts with a fraction; what is left over of one goes to the next");
+        self.left_over += fraction; // both below one
+        let carried = self.left_over / ONE;
+        self.left_over %= ONE;
+        whole.saturating_add(u64::from(carried))
+    }
+}
+
 /// How many bytes two texts share from their beginning.
 fn same_bytes(a: &[u8], b: &[u8]) -> usize {
     let words = a.chunks_exact(8).zip(b.chunks_exact(8));
@@ -109,30 +156,41 @@ fn same_bytes(a: &[u8], b: &[u8]) -> usize {
     same + rest.take_while(|(a, b)| a == b).count()
 }
 
-/// Stack and count of a line; none when it is no folded stack. Fractions are rounded.
-fn split_count(line: &[u8]) -> Option<(&[u8], u64)> {
-    if memchr::memchr_iter(b';', line).count() >= DEPTH_MAX {
+/// Stack and count of a line; none when it is no folded stack.
+fn split_count(line: &[u8]) -> Option<(&[u8], (u64, u32))> {
+    // One more than frames: a stack that was cut has `[deeper]` behind them.
+    if memchr::memchr_iter(b';', line).count() > DEPTH_MAX {
         return None;
     }
     let at = memchr::memrchr(b' ', line)?;
-    let (frames, count) = (line[..at].trim_ascii(), &line[at + 1..]);
-    let count = std::str::from_utf8(count).ok()?;
-    let plain = count.bytes().all(|b| b.is_ascii_digit() || b == b'.');
-    if frames.is_empty() || !plain {
+    let frames = line[..at].trim_ascii();
+    if frames.is_empty() {
         return None;
     }
-    match count.parse::<u64>() {
-        Ok(count) => Some((frames, count)),
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "digits only, so not negative; saturates"
-        )]
-        Err(_) => count
-            .parse::<f64>()
-            .ok()
-            .map(|c| (frames, c.round() as u64)),
+    Some((frames, number(&line[at + 1..])?))
+}
+
+/// A count: whole, and billionths. Digits with or without a point; saturates beyond 64 bits.
+fn number(text: &[u8]) -> Option<(u64, u32)> {
+    let point = memchr::memchr(b'.', text).unwrap_or(text.len());
+    let (whole, behind) = (&text[..point], text.get(point + 1..).unwrap_or_default());
+    let digits = |text: &[u8]| text.iter().all(u8::is_ascii_digit);
+    if whole.len() + behind.len() == 0 || !digits(whole) || !digits(behind) {
+        return None;
     }
+    let whole = whole.iter().fold(0_u64, |sum, digit| {
+        sum.saturating_mul(10)
+            .saturating_add(u64::from(digit - b'0'))
+    });
+    let billionths = (0..9).fold(0_u32, |sum, at| {
+        sum * 10 + behind.get(at).map_or(0, |digit| u32::from(digit - b'0'))
+    });
+    Some((whole, billionths))
+}
+
+/// Whether a text ends in a blank and what would be read as a count.
+fn ends_in_number(text: &[u8]) -> bool {
+    memchr::memrchr(b' ', text).is_some_and(|at| number(&text[at + 1..]).is_some())
 }
 
 /// The frame that a label stands for: the inverse of [`Frame::label`] as far as text allows.
@@ -199,6 +257,60 @@ mod tests {
     }
 
     #[test]
+    fn fractions_are_shared_out_so_that_their_sum_stays() {
+        let (out, stats) = roundtrip("a 0.4\nb 0.4\nc 0.4\nd 5.\ne .5\n");
+        assert_eq!(out, "b 1\nd 5\ne 1\n");
+        assert_eq!((stats.stacks, stats.skipped), (5, 0));
+        let thousand = "a;b 0.001\n".repeat(1_000);
+        assert_eq!(roundtrip(&thousand).0, "a;b 1\n");
+        assert_eq!(roundtrip("a 2.999999999999\n").0, "a 3\n");
+        assert_eq!(
+            roundtrip("a 99999999999999999999\n").0,
+            "a 18446744073709551615\n"
+        );
+        for none in [
+            "a .\n",
+            "a 1.2.3\n",
+            "a 1e5\n",
+            "a 0x5\n",
+            "a 1,5\n",
+            "a +5\n",
+            "a -5\n",
+            "a;b\n",
+            "a;b \n",
+            "7\n",
+        ] {
+            let (out, stats) = roundtrip(none);
+            assert_eq!((out.as_str(), stats.skipped), ("", 1), "{none}");
+        }
+    }
+
+    #[test]
+    fn the_difference_of_two_profiles_is_no_profile() {
+        let (out, stats) = roundtrip("# x\na;b 10 20\na;c 1 0\nd 5\n");
+        assert_eq!((out.as_str(), stats.skipped), ("d 5\n", 2));
+        assert!(stats.examples[0].starts_with("line 2: a;b 10 20"));
+        // A name may end in a number; it is written so that no reader takes it for a count.
+        let (out, stats) = roundtrip("a;b 3\na;worker 10 20\nworker 10;x 1.5 4\n");
+        assert_eq!(out, "a;b 3\na;worker_10 20\nworker_10;x_1.5 4\n");
+        assert_eq!(stats.skipped, 0);
+        assert_eq!(roundtrip(&out).0, out);
+    }
+
+    #[test]
+    fn any_encoding_is_read_and_no_count_is_lost() {
+        let (profile, stats) = parse(b"caf\xe9;a 1\r\ncaf\xc3\xa9;a 2\r\n\xff\xfe 3\r\n", "h");
+        assert_eq!((stats.skipped, profile.grand_total()[0]), (0, 6));
+        let names: Vec<&str> = profile
+            .frames
+            .as_slice()
+            .iter()
+            .map(|f| f.name.as_str())
+            .collect();
+        assert_eq!(names, ["caf\u{fffd}", "a", "caf\u{e9}", "\u{fffd}\u{fffd}"]);
+    }
+
+    #[test]
     fn unnamed_and_kernel_frames_keep_their_meaning() {
         let text = "[nginx]+0x1a2b;[nginx];[unknown];do_syscall_64_[k];[pruned] 4\n";
         let (profile, _) = parse(text.as_bytes(), "h");
@@ -230,6 +342,7 @@ mod tests {
             ("\u{1}#a 3\n", " #a 3\n"),
             ("[[]+0x0 4\n", "[[]+0x0 4\n"),
             ("a\u{85};b\u{9b}2J 5\n", "a;b 2J 5\n"),
+            ("b 1\na\u{1}7 5\n", "a_7 5\nb 1\n"),
         ] {
             let (once, _) = roundtrip(text);
             assert_eq!(once, written, "{text:?}");

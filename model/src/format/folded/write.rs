@@ -8,6 +8,7 @@
 //! before `;`. So each frame is placed twice among its siblings: as an end, and as a way down.
 
 use crate::profile::{Frame, FrameId, FrameTable, Node, NodeId, Tree, Values};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
@@ -30,7 +31,8 @@ pub fn write(
 }
 
 /// Gives every stack that `rows` has, once, sorted by bytes, with the sum of its values. An empty
-/// stack is `[unknown]`, and so is a frame with a name of nothing but blanks. What
+/// stack is `[unknown]`, and so is a frame with a name of nothing but blanks. Names are written so
+/// that they are read back: no one ends in a blank and a number. What
 /// [`super::parse`] would take for a comment gets a blank in front.
 pub fn each_stack<const N: usize>(
     tree: &Tree,
@@ -162,6 +164,17 @@ impl<const N: usize> Sums<N> {
     }
 }
 
+/// A name that ends in a blank and a number gets `_` for that blank: readers would take the number
+/// of a stack's last name for a count.
+fn unlike_counts(name: &str) -> Cow<'_, str> {
+    match name.rsplit_once(' ') {
+        Some((before, number)) if super::number(number.as_bytes()).is_some() => {
+            Cow::Owned(format!("{before}_{number}"))
+        }
+        _ => Cow::Borrowed(name),
+    }
+}
+
 /// The texts of frames, and where each sorts among its siblings.
 struct Labels {
     texts: Vec<String>,
@@ -198,6 +211,8 @@ impl Labels {
                 "" => "[unknown]",
                 text => text,
             };
+            let unlike_counts = unlike_counts(text);
+            let text = &*unlike_counts;
             let label = number(text);
             by_frame.push(label);
             if text.starts_with('#') {

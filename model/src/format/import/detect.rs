@@ -4,6 +4,7 @@
 //! says what the input looks like and what to do. Never: a guess without a reason.
 
 use super::{Format, ImportError};
+use crate::format::stap;
 use serde::Serialize;
 
 /// A format, and why it is that.
@@ -28,6 +29,14 @@ impl Detection {
 
 /// What each line looks like is counted over this many lines.
 const LINES_MAX: usize = 2_000;
+
+/// What an input is by its first bytes; some 64 KiB of them are enough.
+///
+/// # Errors
+/// [`ImportError::Unknown`], with what to do.
+pub fn detect_text(head: &[u8]) -> Result<Detection, ImportError> {
+    detect(head, false)
+}
 
 /// Decides. `packed` says that the input came as gzip.
 pub(super) fn detect(head: &[u8], packed: bool) -> Result<Detection, ImportError> {
@@ -86,6 +95,7 @@ struct Seen {
     folded: usize,
     stap_frame: usize,
     stap_count: usize,
+    stap_debug: usize,
     perf_header: usize,
     perf_frame: usize,
     bpftrace_open: usize,
@@ -116,15 +126,23 @@ impl Seen {
         if body.is_empty() || body.starts_with(b"#") {
             return;
         }
+        if stap::is_debug(line) {
+            self.stap_debug += 1;
+            return;
+        }
+        if body.starts_with(b"0x") && stap::is_raw(line) {
+            self.stap_count += 1;
+            return;
+        }
         let number = body.strip_prefix(b"-").unwrap_or(body);
         if number.iter().all(u8::is_ascii_digit) && !number.is_empty() {
             if line.starts_with(b"\t") && line.len() == body.len() + 1 {
                 self.stap_count += 1;
             }
             self.lone_count += usize::from(indented);
-        } else if body.starts_with(b"@") && body.ends_with(b"[") {
+        } else if opens_map_entry(line) {
             self.bpftrace_open += 1;
-        } else if body.starts_with(b"]: ") || body.starts_with(b", ") {
+        } else if body.starts_with(b"]: ") || body.starts_with(b", ") || body.starts_with(b")]: ") {
             self.bpftrace_close += 1;
         } else if line.starts_with(b" 0x") && is_stap_frame(&line[3..]) {
             self.stap_frame += 1;
@@ -164,6 +182,13 @@ impl Seen {
                 ),
             ));
         }
+        if self.stap_debug > 0 {
+            let n = self.stap_debug;
+            return Some((
+                Format::Stap,
+                format!("{n} of its first {lines} lines are debug output of SystemTap's runtime"),
+            ));
+        }
         if self.dtrace_frame > 0 && self.lone_count > 0 {
             let n = self.dtrace_frame;
             return Some((
@@ -181,11 +206,23 @@ impl Seen {
     }
 }
 
+/// `@name[`, `@[comm, `: an entry of a map whose key goes on in the next line.
+fn opens_map_entry(line: &[u8]) -> bool {
+    let Some(rest) = line.strip_prefix(b"@") else {
+        return false;
+    };
+    let name = rest
+        .iter()
+        .take_while(|b| b.is_ascii_alphanumeric() || **b == b'_');
+    rest.get(name.count()) == Some(&b'[') && memchr::memmem::find(rest, b"]: ").is_none()
+}
+
 /// After ` 0x`: hex digits, then nothing, ` : `, or ` [`.
 fn is_stap_frame(rest: &[u8]) -> bool {
     let digits = rest.iter().take_while(|b| b.is_ascii_hexdigit()).count();
     let after = &rest[digits..];
-    digits > 0 && (after.is_empty() || after.starts_with(b" : ") || after.starts_with(b" ["))
+    let begins = |text: &[u8]| after.starts_with(text);
+    digits > 0 && (after.is_empty() || begins(b" : ") || begins(b" [") || begins(b" (inexact)"))
 }
 
 /// `ffffffff8103 do_idle+0x1a ([kernel.kallsyms])`.

@@ -10,11 +10,11 @@ mod detect;
 mod reader;
 mod stats;
 
-pub use detect::Detection;
+pub use detect::{Detection, detect_text};
 pub use reader::{ByLine, Intake, LineReader, Reader, Whole, WholeReader};
 pub use stats::{Foreign, ForeignLines, ImportStats};
 
-use super::fold::{Fold, FoldLimits};
+use super::fold::{Fold, FoldLimits, Mismatch};
 use crate::profile::{MergeError, Profile};
 use flate2::write::MultiGzDecoder;
 use std::io::Write as _;
@@ -26,6 +26,8 @@ const HEAD_BYTES: usize = 64 << 10;
 /// How much packed input is unpacked at once: gzip grows at most about 1,030-fold (RFC 1951), so
 /// that no more than 16 MiB stand in memory.
 const PACKED_PIECE_BYTES: usize = 16 << 10;
+const NOTHING_LEFT: &str = "stacks whose counts add up to nothing or less, which are left out";
+const BELOW_ZERO: &str = "samples below zero that nothing was there to be taken from";
 
 /// What can be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
@@ -84,7 +86,7 @@ impl Format {
             Self::Folded => Box::new(ByLine::new(super::folded::FoldedReader::default())),
             Self::Stap => Box::new(ByLine::new(super::stap::StapReader::new(options))),
             Self::Perf => Box::new(ByLine::new(super::perf_script::PerfReader::new(options))),
-            Self::Pprof => Box::new(Whole::new(super::pprof::PprofReader)),
+            Self::Pprof => Box::new(Whole::new(super::pprof::PprofReader::new(options))),
             Self::Bpftrace => Box::new(ByLine::new(super::bpftrace::BpftraceReader::new(options))),
             Self::Dtrace => Box::new(ByLine::new(super::dtrace::DtraceReader::new(options))),
             Self::Ffz => Box::new(Whole::new(super::ffz::FfzReader)),
@@ -326,9 +328,13 @@ impl Import {
         let Stage::Read(mut reader) = stage else {
             return Ok(());
         };
-        match reader.end(&mut self.intake)? {
-            Some(profile) => self.add(profile),
-            None => Ok(()),
+        if let Some(profile) = reader.end(&mut self.intake)? {
+            return self.add(profile);
+        }
+        self.intake.fold.end_input();
+        match self.intake.fold.mismatch().clone() {
+            Mismatch::Whole(ours, theirs) => Err(MergeError::Measures { ours, theirs }.into()),
+            Mismatch::Extra | Mismatch::None => Ok(()),
         }
     }
 
@@ -340,9 +346,22 @@ impl Import {
         if self.begun || (self.others.is_none() && self.detections.is_empty()) {
             self.end_input()?;
         }
-        let Intake { fold, mut stats } = self.intake;
-        stats.pruned = fold.pruned()[0];
-        stats.deeper = fold.deeper()[0];
+        let Intake {
+            mut fold,
+            mut stats,
+        } = self.intake;
+        let (gone, missing) = fold.settle();
+        if gone > 0 {
+            stats.notes.insert(NOTHING_LEFT, gone);
+        }
+        if missing > 0 {
+            stats.notes.insert(BELOW_ZERO, missing);
+        }
+        stats.pruned += fold.pruned()[0];
+        stats.deeper += fold.deeper()[0];
+        if *fold.mismatch() == Mismatch::Extra {
+            stats.note("not all inputs have a time or a period; only samples are counted");
+        }
         let mut profile = fold.into_profile();
         if let Some(others) = self.others {
             if profile.totals.is_empty() {

@@ -81,6 +81,13 @@ impl Foreign {
         }
     }
 
+    /// Counts lines of a kind of which examples are not wanted any more; `bytes` with their ends.
+    pub fn add_many(&mut self, kind: &'static str, lines: u64, bytes: u64) {
+        let all = self.kinds.entry(kind).or_default();
+        all.lines += lines;
+        all.bytes += bytes;
+    }
+
     /// The kinds that were met.
     pub fn kinds(&self) -> impl Iterator<Item = (&'static str, &ForeignLines)> {
         self.kinds.iter().map(|(kind, lines)| (*kind, lines))

@@ -1,3 +1,5 @@
+//! Tests of the import: detection, gzip, several inputs.
+
 use super::*;
 
 fn gzip(bytes: &[u8]) -> Vec<u8> {
@@ -88,7 +90,7 @@ fn several_inputs_add_up_and_keep_their_hosts() {
         .collect();
     assert_eq!(formats[..2], ["folded", "folded"]);
     assert_eq!(formats.last(), Some(&"stap"));
-    assert_eq!(imported.profile.hosts()[..2], ["one", "two"]);
+    assert_eq!(imported.profile.hosts(), ["four", "one", "two"]);
     let two = imported.profile.select(|s| s.host == "two");
     assert_eq!(two.values().map(|v| v[0]).sum::<u64>(), 5);
 }

@@ -25,7 +25,15 @@ pub(super) fn columns(line: &[u8]) -> Option<(FrameText<'_>, bool)> {
         return Some((text(address, name, module), true));
     }
     // Without a module only the columns tell a frame from another indented line.
-    (line.len() - rest.len() >= 17).then(|| (text(address, rest, b""), false))
+    (line.len() - rest.len() >= 17).then(|| (text(address, without_cut_module(rest), b""), false))
+}
+
+/// ` NAME (MOD`, where the text was cut in the middle of the module: only the name is known.
+fn without_cut_module(rest: &[u8]) -> &[u8] {
+    match memchr::memmem::rfind(rest, b" (") {
+        Some(open) if memchr::memchr(b')', &rest[open..]).is_none() => &rest[..open],
+        _ => rest,
+    }
 }
 
 /// A frame anywhere: blanks or none in front, and a module in parentheses at its end.
@@ -238,7 +246,7 @@ fn base(path: &[u8]) -> &[u8] {
 /// kernel, a kernel module without brackets or path, `jit` for code that a map file names, nothing
 /// for inlined functions; paths without ` (deleted)`.
 #[must_use]
-pub fn module_of<'a>(kind: FrameKind, module: &'a [u8]) -> &'a [u8] {
+pub fn module_of(kind: FrameKind, module: &[u8]) -> &[u8] {
     match kind {
         FrameKind::Inline => b"",
         FrameKind::Jit => b"jit",

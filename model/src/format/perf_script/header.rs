@@ -143,40 +143,45 @@ fn untimed(line: &[u8]) -> Parsed<'_> {
     if line.len() > SEARCH_BYTES_MAX {
         return Parsed::None;
     }
+    if let Some(at) = memchr::memmem::find(line, b" PERF_RECORD_") {
+        return Parsed::Record(&line[at + 1..]);
+    }
     let mut words = [None; 4]; // the nearest first
+    // What ends in a colon before the last word is part of a comm, if the last word is an event.
+    let event_last = line.trim_ascii_end().ends_with(b":");
     let mut at = 0;
     while let Some(word) = word_at(line, at) {
         at = word.end();
-        let named = event(word.text);
-        if named.is_some() || word_at(line, at).is_none() {
-            let mut header = Header::default();
-            let mut before = words.into_iter().flatten().peekable();
-            let mut nearest: Option<Word<'_>> = Some(word);
-            if named.is_some() {
-                header.event = named.unwrap_or_default();
-                nearest = before.next();
-            }
-            let alone = nearest.is_none();
-            if let Some(found) = numbered(line, nearest, &mut before) {
-                header = Header {
-                    event: header.event,
-                    ..found
-                };
-            } else if !(alone || word_at(line, at).is_none()) {
-                words = [Some(word), words[0], words[1], words[2]];
-                continue; // a word of the comm that ends in a colon
-            } else if let Some(nearest) = nearest {
-                // A comm alone.
-                header.comm = line[..nearest.end()].trim_ascii();
-            }
-            if !header.event.is_empty()
-                && let Some(frame) = frame::anywhere(&line[at..])
-            {
-                return Parsed::Sure(header, Some(frame));
-            }
-            return Parsed::Weak(header);
+        let last = word_at(line, at).is_none();
+        let named = event(word.text).filter(|_| last || !event_last);
+        if named.is_none() && !last {
+            words = [Some(word), words[0], words[1], words[2]];
+            continue;
         }
-        words = [Some(word), words[0], words[1], words[2]];
+        let mut before = words.into_iter().flatten().peekable();
+        let nearest = match named {
+            Some(_) => before.next(),
+            None => Some(word),
+        };
+        let frame = named.and_then(|_| frame::anywhere(&line[at..]));
+        let mut header = if let Some(header) = numbered(line, nearest, &mut before) {
+            header
+        } else if last || frame.is_some() {
+            // A comm alone, or nothing.
+            let comm = nearest.map_or(&b""[..], |nearest| line[..nearest.end()].trim_ascii());
+            Header {
+                comm,
+                ..Header::default()
+            }
+        } else {
+            words = [Some(word), words[0], words[1], words[2]];
+            continue; // a word of the comm that ends in a colon
+        };
+        header.event = named.unwrap_or_default();
+        return match frame {
+            Some(frame) => Parsed::Sure(header, Some(frame)),
+            None => Parsed::Weak(header),
+        };
     }
     Parsed::None
 }

@@ -11,6 +11,7 @@
 
 mod frame;
 mod header;
+mod modules;
 mod parser;
 mod reader;
 
@@ -73,6 +74,8 @@ pub trait Samples {
     /// perf lost this many records (`PERF_RECORD_LOST`, `PERF_RECORD_LOST_SAMPLES`). The line is
     /// not given to [`Samples::foreign`].
     fn lost(&mut self, _count: u64) {}
+    /// The text ended and no empty line had ended its last sample, as perf does.
+    fn cut(&mut self) {}
 }
 
 #[cfg(test)]

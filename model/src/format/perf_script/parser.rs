@@ -57,6 +57,7 @@ impl Parser {
         self.release(b"", to);
         if std::mem::take(&mut self.inside) {
             to.end();
+            to.cut();
         }
     }
 

@@ -2,8 +2,9 @@
 //!
 //! In: lines. Out: one stack a sample. Never: samples of two events in one sum.
 
-use super::frame::{hex, split_offset};
-use super::{FrameText, Header, Parser, PerfOptions, Samples, kind_of, module_of};
+use super::frame::hex;
+use super::modules::Modules;
+use super::{FrameText, Header, Parser, PerfOptions, Samples};
 use crate::format::import::{ImportOptions, Intake, LineReader};
 use crate::format::lines::Line;
 use crate::profile::{Frame, FrameId, FrameKind, Measure, Process, Series, SeriesId};
@@ -73,6 +74,7 @@ struct State {
     /// What `series` was decided by.
     of: Option<(Option<u32>, Option<u32>, Vec<u8>)>,
     processes: HashMap<u32, String>,
+    modules: Modules,
     stack: Vec<FrameId>,
     values: [u64; 3],
 }
@@ -91,6 +93,7 @@ impl State {
             series: SeriesId(0),
             of: None,
             processes: HashMap::default(),
+            modules: Modules::default(),
             stack: Vec::new(),
             values: [0; 3],
         }
@@ -259,29 +262,30 @@ impl Samples for Folding<'_> {
             return;
         }
         let fold = &mut self.into.fold;
-        // perf 6.4 and later can print where in the file the address lies (`-F +dsoff`).
-        let (path, dsoff) = split_offset(frame.module);
-        let text = FrameText {
-            module: path,
-            ..*frame
-        };
-        let kind = kind_of(&text);
-        let module = module_of(kind, path);
-        if frame.name.is_empty() && state.keep_offsets {
-            if let Some(address) = file_address(&text, kind, dsoff) {
-                let module = String::from_utf8_lossy(module);
-                let base = module.rsplit('/').next().unwrap_or(&module);
-                let frame =
-                    Frame::unnamed(kind, base.replace(char::is_control, " "), None, address);
-                let id = fold.whole_frame(&frame);
-                state.push(id);
-                return;
+        let told;
+        let (kind, module, dsoff) = match state.modules.find(frame.module) {
+            Some(known) => (known.kind, &known.module[..], &b""[..]),
+            None => {
+                told = state.modules.tell(frame);
+                (told.kind, &told.module[..], &frame.module[told.path_len..])
             }
+        };
+        if frame.name.is_empty()
+            && state.keep_offsets
+            && let Some(address) = file_address(frame, kind, dsoff)
+        {
+            let module = String::from_utf8_lossy(module);
+            let base = module.rsplit('/').next().unwrap_or(&module);
+            let frame = Frame::unnamed(kind, base.replace(char::is_control, " "), None, address);
+            let id = fold.whole_frame(&frame);
+            state.push(id);
+            return;
         }
         if kind == FrameKind::Jit
             && let Some(at) = memchr::memmem::find(frame.name, b"->")
         {
-            inlined(state, self.into, frame.name, at, module);
+            let module = module.to_vec();
+            inlined(state, self.into, frame.name, at, &module);
         } else {
             let id = fold.frame(kind, frame.name, module);
             state.push(id);
@@ -308,6 +312,11 @@ impl Samples for Folding<'_> {
 
     fn foreign(&mut self, kind: &'static str, line: Line<'_>) {
         self.into.stats.foreign.add(kind, line);
+    }
+
+    fn cut(&mut self) {
+        let stats = &mut self.into.stats;
+        stats.note("the text ends without an empty line, so its last stack may be cut");
     }
 
     fn lost(&mut self, count: u64) {
@@ -341,5 +350,6 @@ fn file_address(frame: &FrameText<'_>, kind: FrameKind, dsoff: &[u8]) -> Option<
         return None;
     }
     let address = hex(frame.address).filter(|a| *a < FILE_ADDRESS_MAX);
-    hex(dsoff).or(address).filter(|a| *a > 0)
+    let dsoff = dsoff.strip_prefix(b"+0x").and_then(hex);
+    dsoff.or(address).filter(|a| *a > 0)
 }

@@ -1,0 +1,60 @@
+//! Texts through an import. In: a format and bytes. Out: nothing, or a panic with what went wrong.
+
+use model::format::folded;
+use model::format::import::{Format, Import, ImportOptions, Imported};
+use model::profile::Profile;
+
+fn import<'a>(
+    format: Format,
+    keep_offsets: bool,
+    pieces: impl Iterator<Item = &'a [u8]>,
+) -> Imported {
+    let options = ImportOptions {
+        format: Some(format),
+        keep_offsets,
+        ..ImportOptions::new("h")
+    };
+    let mut import = Import::new(options);
+    for piece in pieces {
+        import.feed(piece).expect("a text can always be read");
+    }
+    import.finish().expect("a text can always be read")
+}
+
+fn written(profile: &Profile) -> String {
+    folded::write(&profile.tree, &profile.frames, &profile.select(|_| true), 0)
+}
+
+/// Reads `data` and asserts what must hold of any text: its numbers agree, what is counted is
+/// written and read back, and how it is cut into pieces does not show.
+pub fn read_text(format: Format, data: &[u8]) {
+    if data.starts_with(&[0x1f, 0x8b]) {
+        return; // gzip
+    }
+    let whole = import(format, false, std::iter::once(data));
+    let stats = &whole.stats;
+    let lines = data.split(|b| *b == b'\n').count() as u64;
+    assert!(stats.lines <= lines && stats.stacks <= lines && stats.foreign.lines() <= lines);
+    assert_eq!(whole.profile.grand_total()[0], stats.samples);
+    assert!(stats.pruned.saturating_add(stats.deeper) <= stats.samples);
+    let text = written(&whole.profile);
+    let (back, read) = folded::parse(text.as_bytes(), "h");
+    assert_eq!(
+        read.skipped, 0,
+        "own output was not read: {:?}",
+        read.examples
+    );
+    assert_eq!(
+        back.grand_total()[0],
+        stats.samples,
+        "counts were lost in {text:?}"
+    );
+    let pieces = import(format, false, data.chunks(data.len() / 3 + 1));
+    assert_eq!(written(&pieces.profile), text);
+    assert_eq!(
+        (&pieces.stats.foreign, &pieces.stats.notes),
+        (&stats.foreign, &stats.notes)
+    );
+    let kept = import(format, true, std::iter::once(data));
+    assert_eq!(kept.stats.samples, stats.samples);
+}
