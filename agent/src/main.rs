@@ -21,6 +21,7 @@ use std::time::Duration;
 use tokio::net::unix::pipe;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
+use tracing_subscriber::filter::LevelFilter;
 
 /// Captures stacks on a gateway host when a coordinator asks for it.
 #[derive(Parser)]
@@ -98,10 +99,7 @@ fn main() -> ExitCode {
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
         .with_ansi(false)
-        .with_env_filter(
-            tracing_subscriber::EnvFilter::try_from_env("FLEETFLAME_LOG")
-                .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn")),
-        )
+        .with_max_level(log_level())
         .init();
     match run(arguments) {
         Ok(()) => ExitCode::SUCCESS,
@@ -110,6 +108,14 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// `FLEETFLAME_LOG`: off, error, warn, info, debug or trace.
+fn log_level() -> LevelFilter {
+    std::env::var("FLEETFLAME_LOG")
+        .ok()
+        .and_then(|level| level.parse().ok())
+        .unwrap_or(LevelFilter::WARN)
 }
 
 fn run(arguments: Arguments) -> anyhow::Result<()> {
