@@ -43,6 +43,10 @@ mod tests {
             assert!(!script.contains('\''));
             let line = command_line(script, &["a", "/x/y"]).unwrap();
             assert_eq!(line.matches('\'').count(), 2);
+            // csh takes other exclamation marks for its history, in quotes too.
+            let marks = line.matches('!').count();
+            let harmless = line.matches("! ").count() + line.matches("!=").count();
+            assert_eq!(marks, harmless, "{line}");
             assert!(!line.contains('\n') && line.ends_with("' fleetflame a /x/y"));
         }
         for bad in [
