@@ -175,10 +175,12 @@ impl Loop<'_> {
             coverage.findings.extend(state.findings);
             coverage.hosts.insert(name.to_string(), state.coverage);
         }
+        // Ctrl-C before anything was started is an interruption too.
+        let before = self.start_ns == 0 && !self.collecting && self.context.cancel.is_cancelled();
         Captured {
             coverage,
             intake: self.intake,
-            interrupted: self.interrupted,
+            interrupted: self.interrupted || before,
             start_ns: self.start_ns,
             remainder_held: self.remainder_held,
         }

@@ -180,7 +180,10 @@ pub async fn survey(
     }
     for (name, line) in &mut fleet.hosts {
         if line.report.is_none() && line.lost.is_none() {
-            let said = format!("no report in {} s", SURVEY.as_secs());
+            let said = match cancel.is_cancelled() {
+                true => "the run was interrupted before the host had answered".to_owned(),
+                false => format!("no report in {} s", SURVEY.as_secs()),
+            };
             line.lost = Some(Finding::new(FindingCode::HostUnreachable, said).on(name.as_str()));
         }
         if let Some(finding) = &line.lost {

@@ -93,3 +93,39 @@ fn a_slow_host_gets_its_agent_and_starts_with_the_rest() -> Result<()> {
     fleet.wait_clean(SAFE)?;
     Ok(())
 }
+
+#[test]
+fn ctrl_c_in_the_middle_of_an_upload_leaves_no_half_agent() -> Result<()> {
+    let _turn = turn();
+    let hosts = [("far", SshSetup::default())];
+    let fleet = SshFleet::start(&hosts, LinkConditions::default())?;
+    // Slow enough to be interrupted, and quick enough that what is under way has passed in two seconds.
+    fleet.network(0).link.change_both(|conditions| {
+        conditions.bytes_per_s = Some(1_000_000);
+    });
+    let body = "engine: simulated\nduration: 4s\nsimulated: {seed: 1, processes: 2, stacks: 8}";
+    let mut coordinator = fleet.capture(body, &[], &fleet.path("run"))?;
+    coordinator.wait_for_stdout("\"event\":\"sending\"", CAPTURE)?;
+    let half = fleet.hosts[0].folder.join("var-tmp/fleetflame-0");
+    let began = Instant::now();
+    while !half.exists() {
+        assert!(began.elapsed() < CAPTURE, "nothing arrives");
+        thread::sleep(Duration::from_millis(10));
+    }
+    let group = nix::unistd::Pid::from_raw(coordinator.pid());
+    nix::sys::signal::killpg(group, nix::sys::signal::Signal::SIGINT)?;
+    let told = Instant::now();
+    let done = coordinator.finish(CAPTURE)?;
+    println!("ended {:?} after Ctrl-C", told.elapsed());
+    assert_eq!(
+        done.status.code(),
+        Some(130),
+        "{}\n{}",
+        done.stdout,
+        done.stderr
+    );
+    assert!(told.elapsed() < SAFE, "{}", done.stderr);
+    let took = fleet.wait_clean(SAFE)?;
+    println!("clean after {took:?}");
+    Ok(())
+}
