@@ -4,7 +4,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench soak bless
+.PHONY: help demo agent test check bench soak bless
 
 export CARGO_TERM_COLOR ?= auto
 # Long enough to notice a parser that broke, short enough to be run each time; `make soak` gives each target ten minutes.
@@ -36,6 +36,9 @@ help:  ## list what can be asked for
 demo:  ## build, then capture and draw a real local fleet
 	@cargo build --release --locked -p fleetflame -p fleetflame-agent
 	exec "$${CARGO_TARGET_DIR:-target}/release/fleetflame" demo
+
+agent:  ## build the static agent that is sent over SSH, and check its size, its needs, and that it runs in an empty root
+	@deploy/build-agent
 
 test:  ## everything: packages, format, lints, all tests, doc tests, fuzzing
 	@$(STEPS)

@@ -6,7 +6,9 @@
 //!
 //! Never: trusts a coordinator beyond [`policy`]; builds a shell line; leaves something behind.
 
+pub mod attach;
 pub mod clock;
+pub mod detached;
 pub mod engine;
 pub mod host;
 pub mod listen;

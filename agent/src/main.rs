@@ -10,7 +10,8 @@ use fleetflame_agent::engine::EngineRoom;
 use fleetflame_agent::process::Processes;
 use fleetflame_agent::service::{Agent, Settings};
 use fleetflame_agent::session::HeldStore;
-use fleetflame_agent::{host, listen, policy};
+use fleetflame_agent::{attach, detached, host, listen, policy};
+use model::Severity;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
@@ -20,6 +21,7 @@ use std::time::Duration;
 use tokio::net::unix::pipe;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
+use tracing_subscriber::filter::LevelFilter;
 
 /// Captures stacks on a gateway host when a coordinator asks for it.
 #[derive(Parser)]
@@ -51,12 +53,35 @@ enum Verb {
         state: PathBuf,
     },
     /// Runs as a coordinator's child, on stdin and stdout
-    Stdio,
+    Stdio {
+        /// Runs by itself instead, in a private folder that holds this program, and removes that
+        /// folder at its end: how an agent is started over SSH
+        #[arg(long, value_name = "DIR")]
+        dir: Option<PathBuf>,
+        /// What this program must hash to
+        #[arg(long, value_name = "HEX", requires = "dir")]
+        blake3: Option<String>,
+    },
     /// Says what this host can do
     Check {
         /// As JSON
         #[arg(long)]
         json: bool,
+        /// Nothing; the exit code is 0 if some engine can see every process of the host
+        #[arg(long, conflicts_with = "json")]
+        unrestricted: bool,
+    },
+    /// (internal) Joins stdin and stdout to the agent that runs in a folder
+    #[command(hide = true)]
+    Attach {
+        /// The agent's folder
+        dir: PathBuf,
+    },
+    /// (internal) What `stdio --dir` starts
+    #[command(hide = true)]
+    Detached {
+        /// The agent's folder
+        dir: PathBuf,
     },
     /// Removes what a dead agent has left: half-written files, and held runs that are too old
     Clean {
@@ -74,10 +99,7 @@ fn main() -> ExitCode {
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
         .with_ansi(false)
-        .with_env_filter(
-            tracing_subscriber::EnvFilter::try_from_env("FLEETFLAME_LOG")
-                .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn")),
-        )
+        .with_max_level(log_level())
         .init();
     match run(arguments) {
         Ok(()) => ExitCode::SUCCESS,
@@ -88,12 +110,31 @@ fn main() -> ExitCode {
     }
 }
 
+/// `FLEETFLAME_LOG`: off, error, warn, info, debug or trace.
+fn log_level() -> LevelFilter {
+    std::env::var("FLEETFLAME_LOG")
+        .ok()
+        .and_then(|level| level.parse().ok())
+        .unwrap_or(LevelFilter::WARN)
+}
+
 fn run(arguments: Arguments) -> anyhow::Result<()> {
     match arguments.verb {
         Verb::Keeper => {
             fleetflame_agent::process::keep(std::io::stdin().lock()).context("keeping watch")
         }
-        Verb::Check { json } => check(arguments.policy, json),
+        Verb::Check { unrestricted, .. } if unrestricted => can_see_everything(arguments.policy),
+        Verb::Check { json, .. } => check(arguments.policy, json),
+        Verb::Attach { dir } => attach::attach(&dir),
+        Verb::Detached { dir } => {
+            fleetflame_agent::process::leave_session().context("leaving the session")?;
+            become_harmless();
+            let runtime = runtime()?;
+            let agent = agent(arguments.policy, HeldStore::none());
+            let done = runtime.block_on(detached::serve(agent, &dir));
+            runtime.shutdown_timeout(Duration::from_millis(200));
+            done
+        }
         Verb::Clean { state } => HeldStore::open(&state)
             .map(drop)
             .with_context(|| format!("opening {}", state.display())),
@@ -103,7 +144,11 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
                 .with_context(|| format!("opening {} for held runs", state.display()))?;
             runtime()?.block_on(daemon(arguments.policy, listen, tls, held))
         }
-        Verb::Stdio => {
+        Verb::Stdio {
+            dir: Some(dir),
+            blake3,
+        } => detached::start(&dir, blake3.as_deref()),
+        Verb::Stdio { dir: None, .. } => {
             become_harmless();
             let runtime = runtime()?;
             let done = runtime.block_on(child(arguments.policy));
@@ -201,6 +246,17 @@ async fn child(policy_path: Option<PathBuf>) -> anyhow::Result<()> {
             _ = term.recv() => agent.shut_down().await,
         }
     }
+    Ok(())
+}
+
+/// Whether root's privileges would add nothing.
+fn can_see_everything(policy_path: Option<PathBuf>) -> anyhow::Result<()> {
+    let report = host::survey(&policy::load(policy_path.as_deref()));
+    let whole = report
+        .engines
+        .iter()
+        .any(|e| e.can_run && e.findings.iter().all(|f| f.severity() == Severity::Note));
+    anyhow::ensure!(whole, "some processes of this host cannot be sampled");
     Ok(())
 }
 

@@ -11,10 +11,12 @@ use proto::convert::run_id;
 use proto::link::AgentLink;
 use proto::v1::{self, FromAgent, from_agent::Say, from_coordinator};
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 /// How often the agent says something at least.
 const HEARTBEAT: Duration = Duration::from_millis(500);
@@ -47,6 +49,8 @@ pub struct Agent {
     settings: Settings,
     sessions: Mutex<BTreeMap<RunId, SessionHandle>>,
     links: AtomicU64,
+    heard: Mutex<Instant>,
+    told_to_leave: AtomicBool,
 }
 
 impl Agent {
@@ -57,12 +61,16 @@ impl Agent {
             settings,
             sessions: Mutex::default(),
             links: AtomicU64::new(0),
+            heard: Mutex::new(Instant::now()),
+            told_to_leave: AtomicBool::new(false),
         })
     }
 
     /// Obeys the coordinator at the other end of `link` until the link ends.
     pub async fn serve(self: &Arc<Self>, link: AgentLink) {
         let number = self.links.fetch_add(1, Ordering::Relaxed);
+        self.told_to_leave.store(false, Ordering::Relaxed);
+        self.hear();
         let (events_tx, events) = mpsc::channel(EVENTS);
         let mut conversation = Conversation {
             agent: Arc::clone(self),
@@ -85,6 +93,33 @@ impl Agent {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .is_empty()
+    }
+
+    /// How long no coordinator has said a word.
+    #[must_use]
+    pub fn silent_for(&self) -> Duration {
+        self.heard
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .elapsed()
+    }
+
+    /// Whether the last coordinator has said that it needs this agent no more.
+    #[must_use]
+    pub fn was_told_to_leave(&self) -> bool {
+        self.told_to_leave.load(Ordering::Relaxed)
+    }
+
+    /// Has `folder` removed when this agent is gone, however it goes.
+    ///
+    /// # Errors
+    /// The operating system's, when the keeper cannot be started.
+    pub async fn guard_folder(&self, folder: &Path) -> std::io::Result<()> {
+        self.settings.engines.processes.guard_folder(folder).await
+    }
+
+    fn hear(&self) {
+        *self.heard.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
     }
 
     /// Ends every capture and holds what is not acknowledged.
@@ -199,12 +234,13 @@ impl Conversation {
         });
         let mut beat = tokio::time::interval(HEARTBEAT);
         beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut silent_since = tokio::time::Instant::now();
+        let mut silent_since = Instant::now();
         loop {
             tokio::select! {
                 message = link.rx.recv() => {
                     let Some(message) = message else { break };
-                    silent_since = tokio::time::Instant::now();
+                    silent_since = Instant::now();
+                    self.agent.hear();
                     self.heard().await;
                     if let Some(word) = message.say
                         && !self.obey(word, &link.tx).await
@@ -268,6 +304,7 @@ impl Conversation {
                 }
                 self.tell(&f.run, Command::Forget).await;
             }
+            Word::Leave(_) => self.agent.told_to_leave.store(true, Ordering::Relaxed),
         }
         true
     }

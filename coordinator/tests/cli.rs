@@ -248,7 +248,6 @@ fn inputs_are_recognised_or_refused_with_what_would_be_accepted() {
         ),
         (&["diff", "-", "-"], "a 1\n", "one side only"),
         (&["flame", "-", "--min-width", "200"], "a 1\n", "0 to 100"),
-        (&["example", "fleet"], "", "inventories come later"),
         (&["show", "p.ffz"], "", "not a run"),
     ];
     for (arguments, stdin, wanted) in cases {

@@ -81,6 +81,50 @@ finding_codes! {
         "Run `fleetflame collect RUN` within 24 hours.";
     RemainderGone, "remainder-gone", Warning, "The agent no longer holds the rest of this run.",
         "What had arrived is in the result; capture again for the whole.";
+    // --- reaching hosts over ssh
+    SshProgramMissing, "ssh-program-missing", Error, "The ssh program of this machine could not be run.",
+        "Install the OpenSSH client on the machine where fleetflame runs.";
+    SshConfigInvalid, "ssh-config-invalid", Error, "The operator's own ssh refuses its configuration or the destination.",
+        "Correct what the evidence names; `ssh DEST true` must work on this machine.";
+    SshNameUnknown, "ssh-name-unknown", Error, "The host's name could not be resolved.",
+        "Check the spelling, ssh_config and DNS; `ssh DEST true` must work on this machine.";
+    SshPortClosed, "ssh-port-closed", Error, "The host answers, and nothing listens on its ssh port.",
+        "Start sshd there, or give the right port in ssh_config or as ssh://HOST:PORT.";
+    SshNoRoute, "ssh-no-route", Error, "The network has no way to the host.",
+        "Check the address, the VPN and the route; a jump host is given with ProxyJump in ssh_config.";
+    SshTimeout, "ssh-timeout", Error, "The host did not answer in time.",
+        "Check that it is up and that no firewall drops the packets; a jump host is given with ProxyJump in ssh_config.";
+    SshClosed, "ssh-closed", Error, "The host closed the connection before anything could be run.",
+        "Look at sshd's log there: MaxStartups, AllowUsers, DenyUsers, a ban of this address, or a full process table.";
+    SshHostKeyUnknown, "ssh-host-key-unknown", Error, "The host's key is not known here, so it was not trusted.",
+        "Compare the fingerprint by another way, then log in once by hand or add the key to known_hosts.";
+    SshHostKeyChanged, "ssh-host-key-changed", Error, "The host has another key than known_hosts says: it was set up anew, or somebody stands between.",
+        "Find out which. Only when the host was set up anew: `ssh-keygen -R HOST`, and take the new key as for a new host.";
+    SshAuthRefused, "ssh-auth-refused", Error, "The host refused every key that was offered.",
+        "Load the right key into ssh-agent (`ssh-add -l` lists them), check the user name, and authorized_keys on the host. Passwords are never asked for.";
+    SshNoCommonCipher, "ssh-no-common-cipher", Error, "This machine's ssh and the host's sshd have no algorithm in common.",
+        "Update the older side, or allow the algorithm that the evidence names for this one host in ssh_config.";
+    SshSessionsExhausted, "ssh-sessions-exhausted", Error, "The host lets this login open no further session.",
+        "Raise MaxSessions in its sshd_config to 2 or more, and check that the key is not bound to a forced command.";
+    SshNoShell, "ssh-no-shell", Error, "The login has no shell that runs commands.",
+        "Use a user with a login shell; a forced command or /usr/sbin/nologin cannot start the agent.";
+    SshNoAnswer, "ssh-no-answer", Error, "The login works, but what came back was not the answer of our program.",
+        "Try `ssh DEST uname -m`: it must print one word and end. Look for output or waits in the login's start-up files.";
+    // --- the agent that is sent
+    AgentNoFolder, "agent-no-folder", Error, "No folder on the host can hold and run the agent.",
+        "Give the login one folder without noexec among $XDG_RUNTIME_DIR, ~/.cache, /var/tmp, /dev/shm and /run, or install the agent as a daemon.";
+    AgentNoSpace, "agent-no-space", Error, "The host has no room for the agent's 9 MB.",
+        "Free some space in the folder that the evidence names.";
+    AgentNoBinary, "agent-no-binary", Error, "There is no agent program for the host's processor or system.",
+        "Build one with deploy/build-agent on such a machine, and name it with --agent-binary.";
+    AgentDamaged, "agent-damaged", Error, "The agent did not arrive as it was sent.",
+        "Try again; if it repeats, look at the disk of the host.";
+    AgentNotStarted, "agent-not-started", Error, "The agent was sent, and did not start.",
+        "See its own words in the evidence. A missing GLIBC version means that a static agent is needed (deploy/build-agent).";
+    AgentNoSudo, "agent-no-sudo", Warning, "The agent runs without root's privileges, so it may not see every process.",
+        "Allow exactly this agent in sudoers with NOPASSWD (docs/operate.md shows the line), or log in as root.";
+    AgentGone, "agent-gone", Error, "The agent that was sent to the host has ended.",
+        "See the host's log (out of memory, logins that are killed at logout); capture again.";
     // --- policy and privilege
     PolicyRefused, "policy-refused", Error, "The host's own policy does not allow this order.",
         "Ask for less, or have the host's owner change its policy file.";

@@ -39,6 +39,12 @@ impl HostName {
         }
     }
 
+    /// For a host that has no name which could stand in a file name.
+    #[must_use]
+    pub(crate) fn fallback() -> Self {
+        Self("host".to_owned())
+    }
+
     /// The name as text.
     #[must_use]
     pub fn as_str(&self) -> &str {

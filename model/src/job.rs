@@ -1,6 +1,7 @@
 //! What the user asked for. In: flags or YAML (read elsewhere). Out: a checked [`JobSpec`].
 //! Never: a choice that depends on a host (that is the plan's).
 
+use crate::destination::Destination;
 use crate::ids::HostName;
 use crate::order::Budgets;
 use serde::{Deserialize, Serialize};
@@ -89,6 +90,8 @@ pub enum Reach {
     Local,
     /// A running agent at `ADDR:PORT`, over mutual TLS.
     Direct(String),
+    /// Through the operator's own ssh; the agent is sent there and removed again.
+    Ssh(Destination),
 }
 
 /// A host of the job.
@@ -159,7 +162,8 @@ impl JobSpec {
     pub fn validate(&self) -> Result<(), String> {
         if self.hosts.is_empty() {
             return Err(
-                "no host: give --local, or --host NAME=ADDR:PORT, or hosts: in the job".into(),
+                "no host: give --local, --ssh DEST, --host NAME=ADDR:PORT, or hosts: in the job"
+                    .into(),
             );
         }
         let mut names: Vec<&HostName> = self.hosts.iter().map(|h| &h.name).collect();

@@ -20,6 +20,10 @@ pub mod v1 {
 /// Version of the protocol in this crate.
 pub const PROTOCOL: u32 = 1;
 
+/// What an agent writes on a channel of SSH before its first byte of the rpc: whatever a login shell
+/// or a banner has written stands before it.
+pub const START_MARK: &[u8] = b"\n\0fleetflame-stdio/1\n";
+
 /// Largest message that either side takes, in bytes. A batch is bounded by the agent's outbox and
 /// lies far below.
 pub const MESSAGE_BYTES_MAX: usize = 20 << 20;

@@ -135,6 +135,15 @@ pub fn cpu_time(pid: Pid) -> Option<std::time::Duration> {
     stat(pid).map(|stat| std::time::Duration::from_millis(stat.cpu_ticks * 10))
 }
 
+/// The most memory that `pid` has had resident so far, in KiB.
+pub fn peak_memory_kib(pid: Pid) -> Option<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))?;
+    line.split_ascii_whitespace().next()?.parse().ok()
+}
+
 /// The name that `pid` carries (comm).
 pub fn comm(pid: Pid) -> Option<String> {
     Some(

@@ -1,15 +1,17 @@
 //! The keeper: ends the agent's children when the agent itself was killed.
 //!
 //! ```text
-//! agent ── pipe ──► keeper:   "group PGID START_TICKS\n" …   EOF ► INT, 2 s, TERM, KILL
+//! agent ── pipe ──► keeper:   "group PGID START_TICKS\n" "folder PATH\n" …   EOF ► INT, 2 s, TERM, KILL, remove
 //! ```
-//! In: the groups that the agent started. Out: none of them left after the pipe's end. Never: a
-//! signal to a group whose leader was started at another time (a reused number).
+//! In: the groups that the agent started, and its private folder. Out: none of them left after the
+//! pipe's end. Never: a signal to a group whose leader was started at another time (a reused number).
 
+use super::folder;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use std::io::{self, BufRead};
-use std::path::Path;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
@@ -49,6 +51,16 @@ impl Keeper {
         Ok(Self { child, pipe })
     }
 
+    pub(super) async fn guard(&mut self, folder: &Path) -> io::Result<()> {
+        let path = folder.as_os_str().as_bytes();
+        if path.contains(&b'\n') {
+            return Err(io::Error::other("a folder with a line break in its name"));
+        }
+        let line = [b"folder ", path, b"\n"].concat();
+        self.pipe.write_all(&line).await?;
+        self.pipe.flush().await
+    }
+
     pub(super) async fn watch(&mut self, group: i32) -> io::Result<()> {
         let ticks = start_ticks(group).unwrap_or(0);
         self.pipe
@@ -62,14 +74,15 @@ impl Keeper {
 ///
 /// # Errors
 /// The operating system's, when the pipe cannot be read.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the keeper has no runtime; it waits on its own thread"
-)]
 pub fn keep(input: impl BufRead) -> io::Result<()> {
     let mut groups: Vec<(i32, u64)> = Vec::new();
+    let mut guarded: Option<PathBuf> = None;
     for line in input.lines() {
         let line = line?;
+        if let Some(path) = line.strip_prefix("folder ") {
+            guarded = Some(path.into());
+            continue;
+        }
         let mut words = line.split(' ');
         if let (Some("group"), Some(Ok(group)), Some(Ok(ticks))) = (
             words.next(),
@@ -81,6 +94,18 @@ pub fn keep(input: impl BufRead) -> io::Result<()> {
             groups.push((group, ticks));
         }
     }
+    end_groups(groups);
+    if let Some(guarded) = guarded {
+        folder::remove(&guarded);
+    }
+    Ok(())
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the keeper has no runtime; it waits on its own thread"
+)]
+fn end_groups(mut groups: Vec<(i32, u64)>) {
     groups.retain(|(group, ticks)| {
         start_ticks(*group).is_none_or(|now| now == *ticks) && is_alive(*group)
     });
@@ -97,12 +122,11 @@ pub fn keep(input: impl BufRead) -> io::Result<()> {
         for _ in 0..pause_ms / 20 {
             groups.retain(|(group, _)| is_alive(*group));
             if groups.is_empty() {
-                return Ok(());
+                return;
             }
             std::thread::sleep(Duration::from_millis(20));
         }
     }
-    Ok(())
 }
 
 fn is_alive(group: i32) -> bool {

@@ -5,16 +5,19 @@
 //! keeper.
 
 mod ask;
+mod detach;
+pub mod folder;
 mod keeper;
 
 pub use ask::{Answer, ask};
+pub use detach::{detached, leave_session, start_detached};
 pub use keeper::keep;
 
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use std::ffi::OsString;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 use tokio::process::{ChildStderr, ChildStdin, ChildStdout, Command};
@@ -45,6 +48,32 @@ impl Processes {
         Self {
             agent_program,
             keeper: Mutex::new(None),
+        }
+    }
+
+    /// Has the keeper remove `folder` when this agent is gone, however it goes.
+    ///
+    /// # Errors
+    /// The operating system's, when the keeper cannot be started.
+    pub async fn guard_folder(&self, folder: &Path) -> io::Result<()> {
+        let mut keeper = self.keeper.lock().await;
+        self.keeper(&mut keeper)?.guard(folder).await
+    }
+
+    /// The keeper, started when it is needed first.
+    fn keeper<'k>(
+        &self,
+        keeper: &'k mut Option<keeper::Keeper>,
+    ) -> io::Result<&'k mut keeper::Keeper> {
+        match keeper {
+            Some(keeper) => Ok(keeper),
+            None => {
+                let program = self
+                    .agent_program
+                    .as_ref()
+                    .ok_or_else(|| io::Error::other("no keeper program is known"))?;
+                Ok(keeper.insert(keeper::Keeper::start(program)?))
+            }
         }
     }
 
@@ -92,18 +121,10 @@ impl Processes {
 
     async fn launch(&self, mut command: Command) -> io::Result<Child> {
         let mut keeper = self.keeper.lock().await;
-        if keeper.is_none() {
-            let program = self
-                .agent_program
-                .as_ref()
-                .ok_or_else(|| io::Error::other("no keeper program is known"))?;
-            *keeper = Some(keeper::Keeper::start(program)?);
-        }
+        let keeper = self.keeper(&mut keeper)?;
         let child = command.process_group(0).kill_on_drop(true).spawn()?;
         let pid = child.id().and_then(|p| i32::try_from(p).ok()).unwrap_or(0);
-        if let Some(keeper) = keeper.as_mut() {
-            keeper.watch(pid).await?;
-        }
+        keeper.watch(pid).await?;
         Ok(Child {
             child,
             group: Pid::from_raw(pid),

@@ -23,6 +23,8 @@ use tokio_util::sync::CancellationToken;
 #[command(after_help = "\
 Examples:
   fleetflame capture --local --target nginx --duration 10s
+  fleetflame capture --ssh kong-1,kong-2,kong-3 --target nginx --duration 30s --out ./kong-cpu
+  fleetflame capture --fleet fleet.yaml --select 'role=kong,10%' --target nginx
   fleetflame capture --host kong-1=10.0.0.1:7443 --host kong-2=10.0.0.2:7443 --target nginx --out ./kong-cpu
   fleetflame capture job.yaml --duration 1m --json
 

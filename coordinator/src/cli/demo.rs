@@ -4,7 +4,7 @@
 //! workload, a run directory, and the ranking that names the odd host. Never: a simulated stack; if
 //! sampling is not permitted, it says so and fails.
 
-use super::job_flags::WaysFlags;
+use super::job_flags::{JobFlags, WaysFlags};
 use super::output::Output;
 use super::progress::Progress;
 use super::{capture, runtime};
@@ -53,7 +53,7 @@ pub struct DemoArgs {
 }
 
 pub fn demo(args: &DemoArgs, output: &Output) -> anyhow::Result<u8> {
-    let agent = local::agent_program(args.agent_binary.as_deref())?;
+    let agent = local::agent_program(args.agent_binary.as_ref())?;
     let out = args.out.clone().unwrap_or_else(|| {
         let stamp = store::utc_text(clock::wall_unix_ms()).replace(':', "-");
         Path::new("fleetflame-demo").join(stamp)
@@ -69,8 +69,7 @@ pub fn demo(args: &DemoArgs, output: &Output) -> anyhow::Result<u8> {
         let job = job(&fleet, args.seconds);
         let ways = WaysFlags {
             tls: Some(stage.path("coordinator")),
-            agent_binary: None,
-            agent_policy: None,
+            ..JobFlags::empty().ways
         };
         let progress = Progress::new(&HOSTS.map(String::from), output.json, output.is_quiet());
         let rooms = Rooms {

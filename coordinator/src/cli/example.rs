@@ -2,8 +2,8 @@
 //! test reads.
 
 use super::COMPLETE;
-use super::output::{Output, usage};
-use crate::spec::{CAPTURE, POLICY};
+use super::output::Output;
+use crate::spec::{CAPTURE, FLEET, POLICY};
 use clap::{Args, ValueEnum};
 use serde_json::json;
 
@@ -12,6 +12,7 @@ use serde_json::json;
 #[command(after_help = "\
 Examples:
   fleetflame example capture > job.yaml
+  fleetflame example fleet > fleet.yaml
   fleetflame example policy | sudo tee /etc/fleetflame/policy.yaml")]
 pub struct ExampleArgs {
     /// Which file
@@ -25,7 +26,7 @@ enum Which {
     Capture,
     /// A host's policy: what its agent may do
     Policy,
-    /// An inventory of hosts (comes later)
+    /// An inventory of hosts with labels
     Fleet,
 }
 
@@ -33,11 +34,7 @@ pub fn example(args: &ExampleArgs, output: &Output) -> anyhow::Result<u8> {
     let text = match args.which {
         Which::Capture => CAPTURE,
         Which::Policy => POLICY,
-        Which::Fleet => {
-            return Err(usage(
-                "inventories come later; until then a job lists its hosts (`fleetflame example capture`)",
-            ));
-        }
+        Which::Fleet => FLEET,
     };
     if output.json {
         output.document(&json!({ "text": text }))?

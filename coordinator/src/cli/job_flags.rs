@@ -1,9 +1,12 @@
 //! The flags that make or change a job. In: a YAML file, flags, or both. Out: a checked job and how
 //! its hosts are reached. Never: a flag that is silently ignored.
 
+use super::hosts;
 use super::output::usage;
 use crate::spec;
-use crate::transport::{Connector, Local, direct, local};
+use crate::transport::bootstrap::{Programs, Wishes};
+use crate::transport::ssh::SshRoom;
+use crate::transport::{Connector, Local, Ssh, direct, local};
 use anyhow::Context as _;
 use clap::Args;
 use model::job::{EngineChoice, Event, JobHost, Pick, Probe, Reach, Target, parse_duration_ms};
@@ -24,6 +27,18 @@ pub struct JobFlags {
     /// A running agent, as NAME=ADDR:PORT; repeatable
     #[arg(long, value_name = "NAME=ADDR:PORT")]
     pub host: Vec<String>,
+    /// Hosts over ssh, with nothing installed there: names of ssh_config or patterns of them,
+    /// [USER@]HOST or ssh://[USER@]HOST[:PORT]; NAME=DEST gives a name of its own. Commas separate;
+    /// repeatable
+    #[arg(long, value_name = "DEST[,DEST…]", value_delimiter = ',')]
+    pub ssh: Vec<String>,
+    /// Hosts of an inventory: a fleet file (`fleetflame example fleet` prints one), an Ansible
+    /// inventory, a list of destinations; - is stdin
+    #[arg(long, value_name = "FLEET.yaml")]
+    pub fleet: Option<PathBuf>,
+    /// Which hosts of the inventory, such as 'role=kong,dc in (bj,sh),name!=kong-7,10%'
+    #[arg(long, value_name = "EXPR", requires = "fleet")]
+    pub select: Option<String>,
     /// What to capture: nginx, pid:N, exe:PATH or cmd:REGEX; repeatable
     #[arg(long, value_name = "TARGET")]
     pub target: Vec<Target>,
@@ -61,12 +76,22 @@ pub struct WaysFlags {
     /// Folder with ca.pem, coordinator.pem and coordinator.key [default: ~/.config/fleetflame/tls]
     #[arg(long, value_name = "DIR")]
     pub tls: Option<PathBuf>,
-    /// The agent for --local [default: fleetflame-agent beside this program]
+    /// The agent for --local and --ssh; repeatable, one for each kind of processor [default:
+    /// fleetflame-agent-MACHINE or fleetflame-agent beside this program]
     #[arg(long, value_name = "FILE")]
-    pub agent_binary: Option<PathBuf>,
+    pub agent_binary: Vec<PathBuf>,
     /// The policy for --local [default: the host's own]
     #[arg(long, value_name = "FILE")]
     pub agent_policy: Option<PathBuf>,
+    /// Leave the agent on --ssh hosts, for the next run; it does not run there
+    #[arg(long)]
+    pub keep_agent: bool,
+    /// Never try sudo on --ssh hosts, also where the login may see too little
+    #[arg(long)]
+    pub no_sudo: bool,
+    /// ssh's configuration for --ssh [default: ssh's own]
+    #[arg(long, value_name = "FILE")]
+    pub ssh_config: Option<PathBuf>,
 }
 
 impl JobFlags {
@@ -107,8 +132,12 @@ impl JobFlags {
     }
 
     fn change(&self, job: &mut JobSpec) -> anyhow::Result<()> {
-        if self.local || !self.host.is_empty() {
+        let named = self.local || self.fleet.is_some();
+        if named || !self.host.is_empty() || !self.ssh.is_empty() {
             job.hosts.clear();
+        }
+        if let Some(fleet) = &self.fleet {
+            job.hosts = hosts::from_inventory(fleet, self.select.as_deref())?;
         }
         if self.local {
             let name = HostName::new("local").map_err(|e| usage(e.to_string()))?;
@@ -117,6 +146,10 @@ impl JobFlags {
                 reach: Reach::Local,
                 targets: Vec::new(),
             });
+        }
+        for text in &self.ssh {
+            let config = self.ways.ssh_config.as_deref();
+            job.hosts.extend(hosts::over_ssh(text, config)?);
         }
         for text in &self.host {
             let (name, address) = text
@@ -180,19 +213,40 @@ impl WaysFlags {
             true => Some(direct::identity(&self.tls_folder()?)?),
             false => None,
         };
+        let sent = job.hosts.iter().any(|h| matches!(h.reach, Reach::Ssh(_)));
+        let room = match sent {
+            true => Some(self.ssh_room()?),
+            false => None,
+        };
         let connector = |host: &JobHost| -> anyhow::Result<(HostName, Connector)> {
-            let connector: Connector = match (&host.reach, &identity) {
-                (Reach::Direct(address), Some(identity)) => {
+            let connector: Connector = match (&host.reach, &identity, &room) {
+                (Reach::Direct(address), Some(identity), _) => {
                     direct::connector(host.name.clone(), address.clone(), identity)?
                 }
+                (Reach::Ssh(destination), _, Some(room)) => {
+                    Arc::new(Ssh::new(Arc::clone(room), destination.clone()))
+                }
                 _ => {
-                    let program = local::agent_program(self.agent_binary.as_deref())?;
+                    let program = local::agent_program(self.agent_binary.first())?;
                     Arc::new(Local::new(program, self.agent_policy.clone()))
                 }
             };
             Ok((host.name.clone(), connector))
         };
         job.hosts.iter().map(connector).collect()
+    }
+
+    fn ssh_room(&self) -> anyhow::Result<Arc<SshRoom>> {
+        for path in &self.agent_binary {
+            std::fs::metadata(path)
+                .with_context(|| format!("failed to read {}", path.display()))?;
+        }
+        let wishes = Wishes {
+            keep: self.keep_agent,
+            sudo: !self.no_sudo,
+        };
+        let programs = Programs::new(self.agent_binary.clone());
+        SshRoom::new(programs, self.ssh_config.clone(), wishes)
     }
 
     fn tls_folder(&self) -> anyhow::Result<PathBuf> {
@@ -212,6 +266,9 @@ impl JobFlags {
             job: None,
             local: false,
             host: Vec::new(),
+            ssh: Vec::new(),
+            fleet: None,
+            select: None,
             target: Vec::new(),
             pick: None,
             engine: None,
@@ -223,8 +280,11 @@ impl JobFlags {
             title: None,
             ways: WaysFlags {
                 tls: None,
-                agent_binary: None,
+                agent_binary: Vec::new(),
                 agent_policy: None,
+                keep_agent: false,
+                no_sudo: false,
+                ssh_config: None,
             },
         }
     }

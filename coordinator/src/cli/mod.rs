@@ -12,6 +12,7 @@ mod export;
 mod flame;
 mod fold;
 mod gather;
+mod hosts;
 mod input;
 mod job_flags;
 mod merge;

@@ -6,7 +6,7 @@ use super::output::Output;
 use crate::clock::{self, Clock, SystemClock};
 use crate::fleet;
 use crate::plan::{Plan, plan};
-use crate::render::{findings_text, printable};
+use crate::render::{findings_text, printable, table};
 use clap::Args;
 use model::{Finding, HostName, HostReport, JobSpec, RunId};
 use std::collections::BTreeMap;
@@ -18,7 +18,8 @@ use std::sync::Arc;
 #[command(after_help = "\
 Examples:
   fleetflame plan job.yaml
-  fleetflame plan --local --target nginx --json")]
+  fleetflame plan --local --target nginx --json
+  fleetflame plan --ssh kong-1,deploy@kong-2 --target nginx")]
 pub struct PlanArgs {
     #[command(flatten)]
     job: JobFlags,
@@ -29,6 +30,7 @@ pub struct PlanArgs {
 #[command(after_help = "\
 Examples:
   fleetflame doctor --local
+  fleetflame doctor --ssh kong-1,kong-2
   fleetflame doctor --host kong-1=10.0.0.1:7443 --tls ./tls")]
 pub struct DoctorArgs {
     #[command(flatten)]
@@ -60,6 +62,13 @@ pub fn doctor(args: &DoctorArgs, output: &Output) -> anyhow::Result<u8> {
     };
     flags_job.local = args.job.local;
     flags_job.host.clone_from(&args.job.host);
+    flags_job.ssh.clone_from(&args.job.ssh);
+    flags_job.fleet.clone_from(&args.job.fleet);
+    flags_job.select.clone_from(&args.job.select);
+    flags_job
+        .ways
+        .ssh_config
+        .clone_from(&args.job.ways.ssh_config);
     flags_job.job.clone_from(&args.job.job);
     if flags_job.target.is_empty() && flags_job.job.is_none() {
         flags_job.target.push(model::job::Target::Nginx);
@@ -76,6 +85,10 @@ pub fn doctor(args: &DoctorArgs, output: &Output) -> anyhow::Result<u8> {
         output.document(&document)?;
     } else {
         let mut text = String::new();
+        if job.hosts.len() > 1 {
+            text = fleet_text(&job, &surveyed, output.bold());
+            text.push('\n');
+        }
         surveyed
             .reports
             .iter()
@@ -146,6 +159,54 @@ fn plan_text(plan: &Plan, lost: &[Finding], asked: usize) -> String {
         "{ready} of {asked} hosts would capture; nothing was done"
     );
     text
+}
+
+/// A line for each host that was asked, those that did not answer too.
+fn fleet_text(job: &JobSpec, surveyed: &Surveyed, bold: bool) -> String {
+    let row = |host: &model::job::JobHost| -> Vec<String> {
+        let name = host.name.to_string();
+        let Some(report) = surveyed.reports.get(&host.name) else {
+            let of_host = |f: &&Finding| f.host.as_deref() == Some(host.name.as_str());
+            let why = surveyed
+                .lost
+                .iter()
+                .find(of_host)
+                .map(|f| f.code.to_string());
+            return vec![name, why.unwrap_or_default()];
+        };
+        let able = report.engines.iter().filter(|e| e.can_run);
+        let able: Vec<&str> = able.map(|e| e.engine.as_str()).collect();
+        let can = match able.is_empty() {
+            true => "nothing".to_owned(),
+            false => able.join(", "),
+        };
+        let workers = report.gateways.iter().filter(|g| g.role.contains("worker"));
+        let of_engines = report
+            .engines
+            .iter()
+            .map(|e| e.findings.len())
+            .sum::<usize>();
+        vec![
+            name,
+            can,
+            report.kernel.clone(),
+            report.arch.clone(),
+            report.cpus.to_string(),
+            workers.count().to_string(),
+            (report.findings.len() + of_engines).to_string(),
+        ]
+    };
+    let headers = [
+        "host",
+        "can",
+        "kernel",
+        "machine",
+        ">CPUs",
+        ">workers",
+        ">findings",
+    ];
+    let rows: Vec<Vec<String>> = job.hosts.iter().map(row).collect();
+    table(&headers, &rows, bold)
 }
 
 fn host_text(text: &mut String, name: &HostName, report: &HostReport) {

@@ -104,6 +104,12 @@ impl Bars {
             }
         };
         match event {
+            RunEvent::Reaching { host, step } => say(host, step.clone()),
+            RunEvent::Sending {
+                host,
+                sent_bytes,
+                total_bytes,
+            } => say(host, sending(*sent_bytes, *total_bytes)),
             RunEvent::Reported { host, kernel } => {
                 say(host, format!("kernel {}", printable(kernel)))
             }
@@ -165,6 +171,14 @@ impl Watch for Progress {
     }
 }
 
+fn sending(sent_bytes: u64, total_bytes: u64) -> String {
+    let pct = (sent_bytes * 100).checked_div(total_bytes).unwrap_or(100);
+    format!(
+        "sending the agent: {pct} % of {:.1} MB",
+        total_bytes as f64 / 1e6
+    )
+}
+
 /// A plain line for each change of state; none for mere progress.
 fn line(event: &RunEvent) -> Option<String> {
     Some(match event {
@@ -186,6 +200,11 @@ fn line(event: &RunEvent) -> Option<String> {
             format!("{host}: {outcome}, {} samples", count(*samples))
         }
         RunEvent::Found { finding } => finding.to_string(),
-        RunEvent::Progress { .. } => return None,
+        RunEvent::Sending {
+            host,
+            sent_bytes,
+            total_bytes,
+        } => format!("{host}: {}", sending(*sent_bytes, *total_bytes)),
+        RunEvent::Reaching { .. } | RunEvent::Progress { .. } => return None,
     })
 }

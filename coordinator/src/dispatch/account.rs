@@ -122,12 +122,18 @@ impl Loop<'_> {
             .map(|(n, _)| n.clone())
             .collect();
         for name in waiting {
-            self.remainder_held = true;
+            self.remainder_held |= self.holds_rest(&name);
             self.out(
                 &name,
                 Finding::new(FindingCode::HostLost, "it did not finish in time"),
             );
         }
+    }
+
+    /// Whether a lost agent of this host holds what it could not send: a daemon does, one that was sent
+    /// or started for this run is gone by the end of its lease.
+    pub(super) fn holds_rest(&self, name: &HostName) -> bool {
+        self.fleet.hosts.get(name).is_some_and(|h| h.holds_rest)
     }
 
     pub(super) fn note(&mut self, name: &HostName, findings: Vec<Finding>) {
@@ -169,10 +175,12 @@ impl Loop<'_> {
             coverage.findings.extend(state.findings);
             coverage.hosts.insert(name.to_string(), state.coverage);
         }
+        // Ctrl-C before anything was started is an interruption too.
+        let before = self.start_ns == 0 && !self.collecting && self.context.cancel.is_cancelled();
         Captured {
             coverage,
             intake: self.intake,
-            interrupted: self.interrupted,
+            interrupted: self.interrupted || before,
             start_ns: self.start_ns,
             remainder_held: self.remainder_held,
         }

@@ -5,17 +5,15 @@
 
 use super::clock_sync::{ClockEstimate, ClockSync};
 use crate::clock::Clock;
-use crate::transport::Connector;
+use crate::transport::{Connector, News};
 use model::coverage::CaptureStats;
 use model::{CaptureOrder, Finding, FindingCode, HostName, HostReport, RunId};
 use proto::convert::finding::from_wire;
 use proto::link::CoordinatorLink;
 use proto::v1::{self, FromCoordinator, from_agent, from_coordinator::Say};
-use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
 /// How often we say something at least.
 const HEARTBEAT: Duration = Duration::from_millis(500);
@@ -24,12 +22,8 @@ const SILENCE: Duration = Duration::from_millis(1_500);
 /// The same for a link that cannot be opened again: giving it up loses the host, and an agent that
 /// yields to a busy gateway may be late.
 const SILENCE_ALONE: Duration = Duration::from_secs(10);
-/// Between two tries to open a new link.
-const RETRY: Duration = Duration::from_millis(500);
-/// A lost host is given up after this: its lease is over, and what it held it would have said.
-const GIVE_UP: Duration = Duration::from_secs(12);
-/// A first connection is tried again for this long: an agent may be just starting.
-const FIRST_TRIES: Duration = Duration::from_secs(3);
+/// An agent that was sent for the run gets this long to clean up and close.
+const LEAVE: Duration = Duration::from_secs(3);
 /// Round trips before a host counts as surveyed.
 const SURVEY_TRIPS: usize = 8;
 /// Heartbeats between two probes of a surveyed host.
@@ -68,6 +62,8 @@ pub enum HostCommand {
 pub enum Said {
     /// It answered, and this is what it is.
     Reported(Box<HostReport>),
+    /// How far the way to it is open.
+    News(News),
     /// Ready.
     Armed(Vec<Finding>),
     /// It will not.
@@ -130,10 +126,10 @@ enum End {
     Broken(Finding),
 }
 
-struct Talk {
-    task: HostTask,
+pub(super) struct Talk {
+    pub(super) task: HostTask,
     sync: ClockSync,
-    heard: Instant,
+    pub(super) heard: Instant,
     report: Option<(Box<HostReport>, Instant)>,
     surveyed: bool,
 }
@@ -165,9 +161,9 @@ impl Talk {
             match self.converse(&mut link).await {
                 End::Closed => break,
                 End::Broken(why) => {
-                    drop(link);
+                    let old = Some(link).filter(|_| self.task.connector.old_link_may_live());
                     self.tell(Said::LinkDown).await;
-                    match self.new_link(why).await {
+                    match self.new_link(old, why).await {
                         Ok(new) => link = new,
                         Err(finding) => return self.lost(finding).await,
                     }
@@ -177,6 +173,11 @@ impl Talk {
                     self.tell(Said::LinkUp).await;
                 }
             }
+        }
+        if self.task.connector.agent_leaves() {
+            say(&link, Say::Leave(v1::Leave {})).await;
+            let gone = async { while link.rx.recv().await.is_some() {} };
+            let _ = timeout(LEAVE, gone).await;
         }
         // Dropping our sender ends the call; the agent closes its side when it has read all.
         let (closed, _) = mpsc::channel(1);
@@ -194,62 +195,8 @@ impl Talk {
         self.task.connector.close().await;
     }
 
-    async fn tell(&self, said: Said) {
+    pub(super) async fn tell(&self, said: Said) {
         let _ = self.task.events.send((self.task.name.clone(), said)).await;
-    }
-
-    /// Opens the first link and exchanges greetings.
-    async fn first_link(&mut self) -> Result<CoordinatorLink, Finding> {
-        let began = Instant::now();
-        loop {
-            match greet(Arc::clone(&self.task.connector)).await {
-                Err(f)
-                    if f.code == FindingCode::HostUnreachable
-                        && self.task.connector.can_reconnect()
-                        && began.elapsed() < FIRST_TRIES =>
-                {
-                    sleep(RETRY).await;
-                }
-                other => {
-                    self.heard = Instant::now();
-                    return other;
-                }
-            }
-        }
-    }
-
-    /// Opens a new link after one broke: another try begins every [`RETRY`] while earlier ones still
-    /// wait, since what was sent into a cut is only sent again after a second or more.
-    async fn new_link(&mut self, why: Finding) -> Result<CoordinatorLink, Finding> {
-        if !self.task.connector.can_reconnect() {
-            return Err(why);
-        }
-        let began = Instant::now();
-        let mut last = why;
-        let mut again = interval(RETRY);
-        let mut tries = JoinSet::new();
-        while began.elapsed() < GIVE_UP {
-            let done = tokio::select! {
-                _ = again.tick() => {
-                    tries.spawn(timeout(SILENCE, greet(Arc::clone(&self.task.connector))));
-                    continue;
-                }
-                Some(done) = tries.join_next() => done,
-            };
-            match done {
-                Ok(Ok(Ok(link))) => {
-                    self.heard = Instant::now();
-                    return Ok(link);
-                }
-                // Somebody else answers now: that will not mend itself.
-                Ok(Ok(Err(f))) if f.code == FindingCode::HostVersion => return Err(f),
-                Ok(Ok(Err(f))) => last = Finding::new(FindingCode::HostLost, f.evidence),
-                Ok(Err(_)) | Err(_) => {
-                    last = Finding::new(FindingCode::HostLost, "no answer to a new connection");
-                }
-            }
-        }
-        Err(last)
     }
 
     async fn converse(&mut self, link: &mut CoordinatorLink) -> End {
@@ -335,7 +282,11 @@ impl Talk {
     }
 
     /// Passes a message on. An error ends the conversation.
-    async fn hear(&mut self, word: from_agent::Say, link: &CoordinatorLink) -> Result<(), Finding> {
+    pub(super) async fn hear(
+        &mut self,
+        word: from_agent::Say,
+        link: &CoordinatorLink,
+    ) -> Result<(), Finding> {
         use from_agent::Say as Word;
         let run = self.task.run.to_string();
         match word {
@@ -419,42 +370,15 @@ impl Talk {
     }
 }
 
-/// Opens one link and exchanges greetings.
-async fn greet(connector: Connector) -> Result<CoordinatorLink, Finding> {
-    let mut link = connector.connect().await?;
-    let hello = match timeout(Duration::from_secs(5), link.rx.recv()).await {
-        Ok(Some(v1::FromAgent {
-            say: Some(from_agent::Say::Hello(hello)),
-        })) => hello,
-        Ok(Some(_)) => return Err(protocol("its first word was not Hello")),
-        _ => return Err(protocol("it did not say Hello")),
-    };
-    if hello.protocol != proto::PROTOCOL {
-        let said = format!(
-            "the agent ({}) speaks protocol {}, this coordinator {}",
-            hello.agent_version,
-            hello.protocol,
-            proto::PROTOCOL
-        );
-        return Err(Finding::new(FindingCode::HostVersion, said));
-    }
-    let welcome = v1::Welcome {
-        protocol: proto::PROTOCOL,
-        coordinator_version: env!("CARGO_PKG_VERSION").to_owned(),
-    };
-    say(&link, Say::Welcome(welcome)).await;
-    Ok(link)
-}
-
-fn message(word: Say) -> FromCoordinator {
+pub(super) fn message(word: Say) -> FromCoordinator {
     FromCoordinator { say: Some(word) }
 }
 
 /// Says a word; a full queue on a silent link must not hold the task up for long.
-async fn say(link: &CoordinatorLink, word: Say) {
+pub(super) async fn say(link: &CoordinatorLink, word: Say) {
     let _ = timeout(SILENCE, link.tx.send(message(word))).await;
 }
 
-fn protocol(said: &str) -> Finding {
+pub(super) fn protocol(said: &str) -> Finding {
     Finding::new(FindingCode::HostProtocol, said)
 }

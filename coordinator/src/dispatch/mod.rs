@@ -13,6 +13,7 @@ mod account;
 mod barrier;
 mod clock_sync;
 mod host;
+mod relink;
 mod run;
 mod watch;
 

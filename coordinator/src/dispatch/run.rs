@@ -355,10 +355,10 @@ impl<'a> Loop<'a> {
             }
             Said::LinkUp => self.take_up(name),
             Said::Lost(finding) => {
-                self.remainder_held |= self.started;
+                self.remainder_held |= self.started && self.holds_rest(name);
                 self.out(name, finding);
             }
-            Said::Reported(_) => {}
+            Said::Reported(_) | Said::News(_) => {}
         }
     }
 

@@ -9,6 +9,22 @@ use serde::Serialize;
 #[derive(Clone, Debug, Serialize)]
 #[serde(tag = "event", rename_all = "kebab-case")]
 pub enum RunEvent {
+    /// What is done to reach a host.
+    Reaching {
+        /// Which.
+        host: String,
+        /// In a few words.
+        step: String,
+    },
+    /// The agent is being sent to a host.
+    Sending {
+        /// Which.
+        host: String,
+        /// Bytes that have gone.
+        sent_bytes: u64,
+        /// Of so many.
+        total_bytes: u64,
+    },
     /// A host answered.
     Reported {
         /// Which.

@@ -4,7 +4,7 @@
 
 use crate::clock::Clock;
 use crate::dispatch::{HostCommand, HostEvent, HostTask, RunEvent, Said, Watch};
-use crate::transport::Connector;
+use crate::transport::{Connector, News};
 use model::{Finding, FindingCode, HostName, HostReport, RunId};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -13,8 +13,10 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-/// Hosts get this long to answer.
+/// Hosts get this long to answer, or to come nearer to it.
 const SURVEY: Duration = Duration::from_secs(15);
+/// Hosts to which an agent is sent get this long in all, on however slow a network.
+const SURVEY_MAX: Duration = Duration::from_secs(180);
 /// Commands that may wait for one host.
 const COMMANDS: usize = 256;
 /// Events of all hosts that may wait for the loop.
@@ -28,12 +30,35 @@ pub struct HostLine {
     pub report: Option<HostReport>,
     /// Why it is out.
     pub lost: Option<Finding>,
+    /// Whether its agent, when it is lost, holds what it could not send.
+    pub holds_rest: bool,
+    /// What weakens it and is not in its own report.
+    notes: Vec<Finding>,
 }
 
 impl HostLine {
     /// Says something to the host's task. A task that has ended hears nothing.
     pub fn say(&self, command: HostCommand) {
         let _ = self.commands.try_send(command);
+    }
+
+    fn hear(&mut self, name: &HostName, news: News, watch: &dyn Watch) {
+        let host = name.to_string();
+        match news {
+            News::Step(step) => watch.on(RunEvent::Reaching {
+                host,
+                step: step.to_owned(),
+            }),
+            News::Sending {
+                sent_bytes,
+                total_bytes,
+            } => watch.on(RunEvent::Sending {
+                host,
+                sent_bytes,
+                total_bytes,
+            }),
+            News::Noted(finding) => self.notes.push(finding.on(host)),
+        }
     }
 }
 
@@ -55,6 +80,7 @@ impl Fleet {
         let mut lines = BTreeMap::new();
         for (name, connector) in hosts {
             let (commands_tx, commands) = mpsc::channel(COMMANDS);
+            let holds_rest = connector.can_reconnect() && !connector.agent_leaves();
             let task = HostTask {
                 name: name.clone(),
                 connector,
@@ -70,6 +96,8 @@ impl Fleet {
                     commands: commands_tx,
                     report: None,
                     lost: None,
+                    holds_rest,
+                    notes: Vec::new(),
                 },
             );
         }
@@ -117,7 +145,8 @@ pub async fn survey(
     cancel: &CancellationToken,
 ) -> Fleet {
     let mut fleet = Fleet::open(hosts, run, clock);
-    let deadline = Instant::now() + SURVEY;
+    let latest = Instant::now() + SURVEY_MAX;
+    let mut deadline = Instant::now() + SURVEY;
     while fleet
         .hosts
         .values()
@@ -136,6 +165,14 @@ pub async fn survey(
                 let (host, kernel) = (name.to_string(), report.kernel.clone());
                 watch.on(RunEvent::Reported { host, kernel });
                 line.report = Some(*report);
+                if let Some(report) = &mut line.report {
+                    report.findings.append(&mut line.notes);
+                }
+            }
+            Said::News(news) => {
+                // Whoever comes nearer is waited for, and whoever does not is not.
+                deadline = latest.min(Instant::now() + SURVEY);
+                line.hear(&name, news, watch);
             }
             Said::Lost(finding) => line.lost = Some(finding.on(name.as_str())),
             _ => {}
@@ -143,7 +180,10 @@ pub async fn survey(
     }
     for (name, line) in &mut fleet.hosts {
         if line.report.is_none() && line.lost.is_none() {
-            let said = format!("no report in {} s", SURVEY.as_secs());
+            let said = match cancel.is_cancelled() {
+                true => "the run was interrupted before the host had answered".to_owned(),
+                false => format!("no report in {} s", SURVEY.as_secs()),
+            };
             line.lost = Some(Finding::new(FindingCode::HostUnreachable, said).on(name.as_str()));
         }
         if let Some(finding) = &line.lost {

@@ -54,15 +54,9 @@ fn decide(run: RunId, job: &JobSpec, host: &HostName, report: &HostReport) -> Ho
             };
         }
     };
-    let findings = report
-        .engine(&engine.to_string())
-        .map(|e| {
-            e.findings
-                .iter()
-                .map(|f| f.clone().on(host.as_str()))
-                .collect()
-        })
-        .unwrap_or_default();
+    let of_engine = report.engine(&engine.to_string()).map(|e| &e.findings[..]);
+    let findings = of_engine.unwrap_or_default().iter().chain(&report.findings);
+    let findings = findings.map(|f| f.clone().on(host.as_str())).collect();
     let order = CaptureOrder {
         run,
         host: host.clone(),

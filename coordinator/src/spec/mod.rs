@@ -7,5 +7,6 @@ mod example;
 mod raw;
 mod yaml;
 
-pub use example::{CAPTURE, POLICY};
-pub use yaml::{JOB_BYTES_MAX, SpecError, read_job};
+pub use example::{CAPTURE, FLEET, POLICY};
+pub use raw::LabelledHost;
+pub use yaml::{JOB_BYTES_MAX, SpecError, read_fleet, read_job, read_tree};

@@ -1,11 +1,13 @@
 //! A job spec as it is written. In: what serde gives. Out: a [`JobSpec`]. Never: a default that
 //! differs from the command line's.
 
+use model::destination::Destination;
 use model::job::{DURATION_MS_MAX, parse_duration_ms};
 use model::job::{EngineChoice, Event, JobHost, Pick, Probe, Reach, SAMPLE_HZ_MAX, Target};
 use model::order::{Budgets, Simulated};
 use model::{HostName, JobSpec};
 use serde::de::{Deserialize, Deserializer, Error as _};
+use std::collections::BTreeMap;
 use std::marker::PhantomData;
 use std::str::FromStr;
 
@@ -45,12 +47,71 @@ pub(super) struct RawJob {
     simulated: Option<Simulated>,
 }
 
+/// A fleet file.
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawFleet {
+    #[expect(dead_code, reason = "checked while it is read")]
+    version: Version,
+    hosts: Vec<RawFleetHost>,
+}
+
+/// A host with its labels: of each key one value, or several.
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawFleetHost {
+    name: Word<HostWord>,
+    #[serde(default)]
+    address: Option<Word<Address>>,
+    #[serde(default)]
+    ssh: Option<Word<Destination>>,
+    #[serde(default)]
+    local: bool,
+    #[serde(default)]
+    targets: Vec<Word<Target>>,
+    #[serde(default)]
+    labels: BTreeMap<String, RawLabel>,
+}
+
+#[derive(serde::Deserialize)]
+#[serde(untagged)]
+enum RawLabel {
+    One(String),
+    Several(Vec<String>),
+}
+
+/// A host and its labels.
+pub type LabelledHost = (JobHost, BTreeMap<String, Vec<String>>);
+
+impl RawFleet {
+    pub(super) fn into_hosts(self) -> Result<Vec<LabelledHost>, String> {
+        let labelled = |host: RawFleetHost| {
+            let labels = host.labels.into_iter().map(|(key, label)| match label {
+                RawLabel::One(value) => (key, vec![value]),
+                RawLabel::Several(values) => (key, values),
+            });
+            let labels = labels.collect();
+            let raw = RawHost {
+                name: host.name,
+                address: host.address,
+                ssh: host.ssh,
+                local: host.local,
+                targets: host.targets,
+            };
+            Ok((raw.into_host()?, labels))
+        };
+        self.hosts.into_iter().map(labelled).collect()
+    }
+}
+
 #[derive(serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RawHost {
     name: Word<HostWord>,
     #[serde(default)]
     address: Option<Word<Address>>,
+    #[serde(default)]
+    ssh: Option<Word<Destination>>,
     #[serde(default)]
     local: bool,
     #[serde(default)]
@@ -110,17 +171,18 @@ impl RawJob {
 impl RawHost {
     fn into_host(self) -> Result<JobHost, String> {
         let name = self.name.0.0;
-        let reach = match (self.address, self.local) {
-            (Some(address), false) => Reach::Direct(address.0.0),
-            (None, true) => Reach::Local,
-            (Some(_), true) => {
+        let reach = match (self.address, self.ssh, self.local) {
+            (Some(address), None, false) => Reach::Direct(address.0.0),
+            (None, Some(destination), false) => Reach::Ssh(destination.0),
+            (None, None, true) => Reach::Local,
+            (None, None, false) => {
                 return Err(format!(
-                    "host {name} has an address and is local; give one of the two"
+                    "host {name} has no address; give address: ADDR:PORT, ssh: DEST, or local: true"
                 ));
             }
-            (None, false) => {
+            _ => {
                 return Err(format!(
-                    "host {name} has no address; give address: ADDR:PORT, or local: true"
+                    "host {name} is reached in several ways; give one of address:, ssh: and local:"
                 ));
             }
         };

@@ -3,8 +3,9 @@
 //! In: text from a person, hostile text too. Out: a job, or one error with its place. Never: more
 //! than a bounded amount of work: the size, the depth, the number of nodes and aliases are limited.
 
-use super::raw::RawJob;
+use super::raw::{LabelledHost, RawFleet, RawJob};
 use model::JobSpec;
+use serde::de::DeserializeOwned;
 use serde_yaml::options::{DuplicateKeyPolicy, MergeKeyPolicy};
 use serde_yaml::{Options, SnippetMode};
 use std::fmt;
@@ -25,6 +26,19 @@ pub struct SpecError {
     pub message: String,
 }
 
+impl SpecError {
+    /// An error about a line, or about the whole of `source`.
+    #[must_use]
+    pub fn new(source: &str, line: Option<u64>, message: impl Into<String>) -> Self {
+        Self {
+            source: source.to_owned(),
+            line,
+            column: line.map(|_| 1),
+            message: message.into(),
+        }
+    }
+}
+
 impl fmt::Display for SpecError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:", self.source)?;
@@ -42,15 +56,36 @@ impl std::error::Error for SpecError {}
 /// # Errors
 /// [`SpecError`] with line and column.
 pub fn read_job(bytes: &[u8], source: &str) -> Result<JobSpec, SpecError> {
-    let whole = |message: String| SpecError {
-        source: source.to_owned(),
-        line: None,
-        column: None,
-        message,
-    };
+    let raw: RawJob = read(bytes, source)?;
+    raw.into_job().map_err(|message| whole(source, message))
+}
+
+/// Reads a fleet file: hosts with labels.
+///
+/// # Errors
+/// [`SpecError`] with line and column.
+pub fn read_fleet(bytes: &[u8], source: &str) -> Result<Vec<LabelledHost>, SpecError> {
+    let raw: RawFleet = read(bytes, source)?;
+    raw.into_hosts().map_err(|message| whole(source, message))
+}
+
+/// Reads any YAML document of a bounded size as a tree, for formats of others.
+///
+/// # Errors
+/// [`SpecError`] with line and column.
+pub fn read_tree<T: DeserializeOwned>(bytes: &[u8], source: &str) -> Result<T, SpecError> {
+    read(bytes, source)
+}
+
+fn whole(source: &str, message: String) -> SpecError {
+    SpecError::new(source, None, message)
+}
+
+fn read<T: DeserializeOwned>(bytes: &[u8], source: &str) -> Result<T, SpecError> {
+    let whole = |message: String| whole(source, message);
     if bytes.len() > JOB_BYTES_MAX {
         return Err(whole(format!(
-            "the file has {} bytes; a job spec has at most {JOB_BYTES_MAX}",
+            "the file has {} bytes; at most {JOB_BYTES_MAX} are read",
             bytes.len()
         )));
     }
@@ -71,7 +106,7 @@ pub fn read_job(bytes: &[u8], source: &str) -> Result<JobSpec, SpecError> {
             "the file is empty; `fleetflame example capture` prints one that works".to_owned(),
         ));
     }
-    let raw: RawJob = serde_yaml::from_str_with_options(text, options()).map_err(|error| {
+    serde_yaml::from_str_with_options(text, options()).map_err(|error| {
         let place = error.location();
         SpecError {
             source: source.to_owned(),
@@ -79,8 +114,7 @@ pub fn read_job(bytes: &[u8], source: &str) -> Result<JobSpec, SpecError> {
             column: place.map(|p| p.column()),
             message: message(&error),
         }
-    })?;
-    raw.into_job().map_err(whole)
+    })
 }
 
 /// Strict where YAML is loose, and bounded: a job spec has some hundreds of nodes.

@@ -14,9 +14,11 @@ const SHORT: &str = "version: 1\nlocal: true\ntargets: [nginx]\n";
 #[test]
 fn the_example_is_read_and_says_the_defaults() {
     let job = read(CAPTURE).unwrap();
-    assert_eq!(job.hosts.len(), 3);
+    assert_eq!(job.hosts.len(), 4);
     assert_eq!(job.hosts[1].reach, Reach::Direct("[fd00::2]:7443".into()));
-    assert_eq!(job.hosts[2].reach, Reach::Local);
+    let over_ssh = Reach::Ssh("deploy@kong-3".parse().unwrap());
+    assert_eq!(job.hosts[2].reach, over_ssh);
+    assert_eq!(job.hosts[3].reach, Reach::Local);
     let short = read(SHORT).unwrap();
     let told = JobSpec {
         title: String::new(),

@@ -5,7 +5,7 @@
 use super::{BoxFuture, Connect, unreachable};
 use model::{Finding, FindingCode};
 use proto::link::{CoordinatorLink, coordinator_link};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
@@ -115,9 +115,9 @@ impl Connect for Local {
 ///
 /// # Errors
 /// Where it was looked for.
-pub fn agent_program(named: Option<&Path>) -> anyhow::Result<PathBuf> {
+pub fn agent_program(named: Option<&PathBuf>) -> anyhow::Result<PathBuf> {
     if let Some(path) = named {
-        return Ok(path.to_owned());
+        return Ok(path.clone());
     }
     let mine = std::env::current_exe()?;
     let beside = mine.with_file_name("fleetflame-agent");

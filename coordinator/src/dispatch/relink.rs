@@ -1,0 +1,181 @@
+//! How a host's link is opened, and opened again after it broke.
+//!
+//! In: a connector. Out: a link on which greetings were exchanged. Never: a decision about the run.
+
+use super::host::{Said, Talk, protocol, say};
+use crate::transport::{Connector, News};
+use model::{Finding, FindingCode};
+use proto::link::CoordinatorLink;
+use proto::v1::{self, from_agent, from_coordinator::Say};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, interval, sleep, timeout};
+
+/// Between two tries to open a new link.
+const RETRY: Duration = Duration::from_millis(500);
+/// A lost host is given up after this: its lease is over, and what it held it would have said.
+const GIVE_UP: Duration = Duration::from_secs(12);
+/// A first connection is tried again for this long: an agent may be just starting.
+const FIRST_TRIES: Duration = Duration::from_secs(3);
+/// Between two news about what is being sent.
+const NEWS: Duration = Duration::from_millis(500);
+
+impl Talk {
+    /// Opens the first link and exchanges greetings, passing the news of it on.
+    pub(super) async fn first_link(&mut self) -> Result<CoordinatorLink, Finding> {
+        let began = Instant::now();
+        let mut news = self.task.connector.take_news();
+        let mut told = None;
+        loop {
+            let opened = greet(Arc::clone(&self.task.connector));
+            tokio::pin!(opened);
+            let opened = loop {
+                tokio::select! {
+                    biased;
+                    Some(item) = next(&mut news) => self.pass_on(item, &mut told).await,
+                    opened = &mut opened => break opened,
+                    // Before there is a link nothing else is asked of a host.
+                    _ = self.task.commands.recv() => {
+                        let said = "the run ended before the host answered";
+                        return Err(Finding::new(FindingCode::HostUnreachable, said));
+                    }
+                }
+            };
+            match opened {
+                Err(f)
+                    if f.code == FindingCode::HostUnreachable
+                        && self.task.connector.can_reconnect()
+                        && began.elapsed() < FIRST_TRIES =>
+                {
+                    sleep(RETRY).await;
+                }
+                other => {
+                    self.heard = Instant::now();
+                    return other;
+                }
+            }
+        }
+    }
+
+    async fn pass_on(&self, item: News, told: &mut Option<Instant>) {
+        if let News::Sending {
+            sent_bytes,
+            total_bytes,
+        } = item
+        {
+            let soon = told.is_some_and(|at| at.elapsed() < NEWS);
+            if soon && sent_bytes < total_bytes {
+                return;
+            }
+            *told = Some(Instant::now());
+        }
+        self.tell(Said::News(item)).await;
+    }
+
+    /// Opens a new link after one broke: another try begins every [`RETRY`] while earlier ones still
+    /// wait, since what was sent into a cut is only sent again after a second or more. `old` is the
+    /// silent link, if it may live: when it speaks first, it is the one.
+    pub(super) async fn new_link(
+        &mut self,
+        old: Option<CoordinatorLink>,
+        why: Finding,
+    ) -> Result<CoordinatorLink, Finding> {
+        if !self.task.connector.can_reconnect() {
+            return Err(why);
+        }
+        let patience = self.task.connector.patience();
+        let began = Instant::now();
+        let (mut last, mut old) = (why, old);
+        let mut again = interval(RETRY);
+        let mut tries = JoinSet::new();
+        while began.elapsed() < GIVE_UP {
+            let done = tokio::select! {
+                heard = hear(&mut old) => {
+                    match heard {
+                        Some(message) => {
+                            self.heard = Instant::now();
+                            if let (Some(word), Some(link)) = (message.say, &old) {
+                                self.hear(word, link).await?;
+                            }
+                            if let Some(link) = old.take() {
+                                return Ok(link);
+                            }
+                        }
+                        None => old = None,
+                    }
+                    continue;
+                }
+                _ = again.tick() => {
+                    tries.spawn(timeout(patience, greet(Arc::clone(&self.task.connector))));
+                    continue;
+                }
+                Some(done) = tries.join_next() => done,
+            };
+            match done {
+                Ok(Ok(Ok(link))) => {
+                    self.heard = Instant::now();
+                    return Ok(link);
+                }
+                // Somebody else answers now, or the agent has ended: that will not mend itself.
+                Ok(Ok(Err(f))) if is_final(f.code) => return Err(f),
+                Ok(Ok(Err(f))) => last = Finding::new(FindingCode::HostLost, f.evidence),
+                Ok(Err(_)) | Err(_) => {
+                    last = Finding::new(FindingCode::HostLost, "no answer to a new connection");
+                }
+            }
+        }
+        Err(last)
+    }
+}
+
+fn is_final(code: FindingCode) -> bool {
+    matches!(
+        code,
+        FindingCode::HostVersion | FindingCode::AgentGone | FindingCode::SshHostKeyChanged
+    )
+}
+
+/// The next news; never, when there is nobody to tell any.
+async fn next(news: &mut Option<mpsc::Receiver<News>>) -> Option<News> {
+    match news {
+        Some(news) => news.recv().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The next word on a link that may be dead; never, when there is no such link.
+async fn hear(old: &mut Option<CoordinatorLink>) -> Option<v1::FromAgent> {
+    match old {
+        Some(link) => link.rx.recv().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Opens one link and exchanges greetings.
+async fn greet(connector: Connector) -> Result<CoordinatorLink, Finding> {
+    let mut link = connector.connect().await?;
+    let hello = match timeout(Duration::from_secs(5), link.rx.recv()).await {
+        Ok(Some(v1::FromAgent {
+            say: Some(from_agent::Say::Hello(hello)),
+        })) => hello,
+        Ok(Some(_)) => return Err(protocol("its first word was not Hello")),
+        _ => return Err(protocol("it did not say Hello")),
+    };
+    if hello.protocol != proto::PROTOCOL {
+        let said = format!(
+            "the agent ({}) speaks protocol {}, this coordinator {}",
+            hello.agent_version,
+            hello.protocol,
+            proto::PROTOCOL
+        );
+        return Err(Finding::new(FindingCode::HostVersion, said));
+    }
+    let welcome = v1::Welcome {
+        protocol: proto::PROTOCOL,
+        coordinator_version: env!("CARGO_PKG_VERSION").to_owned(),
+    };
+    say(&link, Say::Welcome(welcome)).await;
+    Ok(link)
+}

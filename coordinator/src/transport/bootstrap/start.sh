@@ -1,0 +1,28 @@
+# Takes the agent from stdin (or the kept one), checks it, starts it, and becomes a channel to it.
+# Whatever fails removes what it has made. Arguments: folder, bytes on stdin, how they come (gzip, plain,
+# kept), checksum and size of the program, its BLAKE3 hash, the name to keep it under (or none), whether
+# sudo may be tried. The rules for lines are those of prepare.sh.
+umask 077; set -f; d=$1; n=$2; how=$3; sum=$4; size=$5; hash=$6; keep=$7; sudo=$8; r=${d%/*};
+fail() { rm -f "$d/agent" "$d/socket"; rmdir "$d" 2>/dev/null; rmdir "$r" 2>/dev/null;
+    echo "fleetflame: $1: $2" >&2; exit 9; };
+mkdir "$r" 2>/dev/null;
+e=$(mkdir "$d" 2>&1) || { mkdir "$r" 2>/dev/null; e=$(mkdir "$d" 2>&1); } || fail folder "$e";
+trap "fail upload interrupted" HUP INT TERM;
+case $how in
+    gzip) e=$({ head -c "$n" | gunzip -c >"$d/agent"; } 2>&1);;
+    plain) e=$({ head -c "$n" >"$d/agent"; } 2>&1);;
+    kept) e=$({ ln "$r/$keep" "$d/agent" || cp "$r/$keep" "$d/agent"; } 2>&1);;
+esac;
+got=$(cksum <"$d/agent" 2>&1);
+if [ "$got" != "$sum $size" ]; then fail upload "checksum and size are $got, not $sum $size; $e"; fi;
+chmod 700 "$d/agent";
+if [ "$how" != kept ] && [ "$keep" != none ]; then ln -f "$d/agent" "$r/$keep" 2>/dev/null; fi;
+trap - HUP INT TERM; ok=no;
+if [ "$sudo" = yes ] && ! "$d/agent" check --unrestricted >/dev/null 2>&1; then
+    if e=$(sudo -n "$d/agent" stdio --dir "$d" --blake3 "$hash" </dev/null 2>&1);
+    then ok=yes; else echo "fleetflame: sudo: $e" >&2; fi;
+fi;
+if [ $ok = no ]; then
+    e=$("$d/agent" stdio --dir "$d" --blake3 "$hash" </dev/null 2>&1) || fail start "$e";
+fi;
+exec "$d/agent" attach "$d"
