@@ -382,6 +382,39 @@ mod tests {
         }
     }
 
+    proptest! {
+        #[test]
+        fn a_sum_that_is_taken_as_it_is_shows_what_it_shows_when_it_is_looked_up(
+            rows in prop::collection::vec((Just(0_u8), prop::collection::vec(0_u8..4, 0..5), 1_u64..100), 0..30),
+            role in 0_u8..3, first in any::<bool>(),
+        ) {
+            let rows: Vec<_> = rows.into_iter().map(|(host, stack, value)| (host, role, stack, value)).collect();
+            let whole = profile(&rows);
+            let slowly = View::of(&whole, |_| true, 0);
+            let mut sum = whole.clone();
+            let lists: Vec<Vec<u64>> = std::mem::take(&mut sum.totals).into_values().map(|totals| {
+                let last = totals.keys().map(|n| n.0 as usize).max().unwrap_or(0);
+                let mut list = vec![0; last + 1];
+                totals.iter().for_each(|(n, v)| list[n.0 as usize] = v[0]);
+                list
+            }).collect();
+            let mut builder = ViewBuilder::default();
+            if first {
+                builder.add_sum(Profile::new("on-cpu", Measure::on_cpu()), &[], Side::Left);
+            } else {
+                builder.add(&whole, |_| true, 0, Side::Right); // not the first: looked up
+            }
+            builder.add_sum(sum, &lists, Side::Left);
+            // More can be added to it.
+            builder.add(&whole, |_| true, 0, Side::Right);
+            let quickly = builder.build();
+            prop_assert_eq!(quickly.folded(), slowly.folded());
+            prop_assert_eq!(&quickly.groups, &slowly.groups);
+            let right: u64 = quickly.difference.right_total;
+            prop_assert_eq!(right, slowly.difference.left_total * if first { 1 } else { 2 });
+        }
+    }
+
     #[test]
     fn the_process_group_stands_first_and_stays_first_when_reversed() {
         let profile = profile(&[(0, 1, vec![1, 2], 3), (1, 0, vec![1, 2], 4)]);
