@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Blocks that this test cannot run, and where they are run instead.
-const ELSEWHERE: [(&str, &str); 4] = [
+const ELSEWHERE: [(&str, &str); 5] = [
     (
         "make demo",
         "its program is run below and by the fleet tests",
@@ -18,6 +18,10 @@ const ELSEWHERE: [(&str, &str); 4] = [
     (
         "# on kong-1",
         "the fleet tests start agents so, in network namespaces",
+    ),
+    (
+        "fleetflame doctor  --ssh",
+        "the ssh tests capture so, in network namespaces",
     ),
     (
         "fleetflame doctor  --tls",
@@ -102,7 +106,12 @@ fn every_command_block_does_what_readme_says() {
         ran += 1;
     }
     assert!(ran >= 4, "only {ran} blocks were run");
-    for made in ["tls/kong-2/agent.key", "hot.svg", "gateway-1.svg"] {
+    for made in [
+        "tls/kong-2/agent.key",
+        "hot.svg",
+        "gateway-1.svg",
+        "sample.pb.gz",
+    ] {
         assert!(folder.path().join(made).is_file(), "{made} was not made");
     }
 }
