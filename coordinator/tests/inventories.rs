@@ -1,20 +1,14 @@
 //! Hosts from inventories and destinations, as a user types them: what is wrong is said, and nothing is
 //! reached.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on may panic")]
 
-use std::io::Write;
-use std::process::{Command, Output, Stdio};
+use assert_cmd::Command;
+use std::process::Output;
 
 fn fleetflame(arguments: &[&str], stdin: &str) -> Output {
-    let mut child = Command::new(assert_cmd::cargo::cargo_bin!("fleetflame"))
-        .args(arguments)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let input = child.stdin.take();
-    input.unwrap().write_all(stdin.as_bytes()).unwrap();
-    child.wait_with_output().unwrap()
+    let mut command = Command::cargo_bin("fleetflame").unwrap();
+    let command = command.args(arguments).write_stdin(stdin);
+    command.output().unwrap()
 }
 
 #[test]
