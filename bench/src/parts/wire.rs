@@ -117,8 +117,8 @@ fn decode(setting: &mut Setting, stacks: usize) -> anyhow::Result<()> {
             "decode and merge: round {round} of {}",
             setting.arguments.pairs
         ));
-        ours.push(own_cpu_s(&from_ffz)?);
-        theirs.push(own_cpu_s(&from_text)?);
+        ours.push(own_cpu_s(from_ffz)?);
+        theirs.push(own_cpu_s(from_text)?);
     }
     let what = format!(
         "decode and add up {HOSTS} hosts × {stacks} stacks, against un-zstd and our own reader of folded text"

@@ -109,10 +109,9 @@ pub fn gather(
         stats = imported.stats;
         detections = texts.into_iter().zip(imported.detections).collect();
     }
-    for sum in &files.sums {
-        builder.add_lists(&sum.profile, &sum.lists, Side::Left);
-        builder.add(&sum.profile, |_| true, 0, Side::Left);
-        units.extend(sum.profile.measures.first().map(|m| m.name.clone()));
+    for Sum { profile, lists } in files.sums {
+        units.extend(profile.measures.first().map(|m| m.name.clone()));
+        builder.add_sum(profile, &lists, Side::Left);
     }
     if !files.names.is_empty() {
         lines.push(input::without_coverage(

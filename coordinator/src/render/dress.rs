@@ -108,10 +108,10 @@ fn layout(stacks: &[DrawnStack]) -> BTreeMap<(u64, u64), Box_<'_>> {
             .labels
             .iter()
             .zip(&open)
-            .take_while(|(a, b)| a.as_str() == b.0)
+            .take_while(|(a, b)| ***a == *b.0)
             .count();
         open.truncate(same);
-        open.extend(stack.labels[same..].iter().map(|l| (l.as_str(), at)));
+        open.extend(stack.labels[same..].iter().map(|l| (&**l, at)));
         for ((label, start), level) in open.iter().zip(1..) {
             let box_ = boxes.entry((level, *start)).or_default();
             box_.label = label;

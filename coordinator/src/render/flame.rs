@@ -12,9 +12,10 @@ use super::dress::{Difference as Scale, Dress, dress};
 use super::view::View;
 use inferno::flamegraph::color::BackgroundColor;
 use inferno::flamegraph::{self, Direction, Options, TextTruncateDirection};
-use model::profile::{DiffRow, Difference, DrawLimits, Drawing, DrawnStack, draw};
-use std::collections::BTreeMap;
+use model::profile::{DiffRow, Difference, DrawLimits, Drawing, DrawnStack, Frame, draw};
+use std::fmt::Write as _;
 use std::io;
+use std::sync::Arc;
 
 /// How a picture is drawn.
 #[derive(Clone, Debug)]
@@ -126,8 +127,9 @@ fn fitting(
     };
     let inclusive = values.inclusive(&view.tree);
     loop {
-        let drawing = draw(&view.tree, &view.frames, values, &inclusive, limits);
-        let drawing = shortened(drawing);
+        let label = |frame: &Frame| safe(&frame.label(), LABEL_CHARS_MAX);
+        let drawing = draw(&view.tree, &view.frames, values, &inclusive, limits, label);
+        let drawing = on_a_frame(drawing);
         let over = (rectangles(&drawing) + 1).saturating_sub(options.frames_max);
         if over > 0 && limits.frames_max > 0 {
             limits.frames_max = limits.frames_max.saturating_sub(over); // depth markers came on top
@@ -186,31 +188,23 @@ fn shares(counts: &Difference) -> Difference {
     }
 }
 
-/// Labels cut to a bearable length and safe in XML; stacks that then are the same are added.
-fn shortened(mut drawing: Drawing) -> Drawing {
-    let mut stacks: BTreeMap<Vec<String>, (u64, u64)> = BTreeMap::new();
-    for stack in drawing.stacks.drain(..) {
-        let mut labels: Vec<String> = stack
-            .labels
-            .iter()
-            .map(|l| safe(l, LABEL_CHARS_MAX))
-            .collect();
-        if labels.is_empty() {
-            labels.push("[unknown]".to_owned()); // samples without any frame
-        }
-        let sum = stacks.entry(labels).or_default();
-        sum.0 = sum.0.saturating_add(stack.left);
-        sum.1 = sum.1.saturating_add(stack.right);
+/// What is in no frame at all, since it has none or all of them are too narrow, goes on `[unknown]`.
+fn on_a_frame(mut drawing: Drawing) -> Drawing {
+    let bare = |s: &DrawnStack| s.labels.is_empty();
+    // Lines are sorted, so it is the first.
+    if !drawing.stacks.first().is_some_and(bare) {
+        return drawing;
     }
-    drawing.stacks = stacks
-        .into_iter()
-        .map(|(labels, (left, right))| DrawnStack {
-            labels,
-            left,
-            right,
-        })
-        .filter(|s| s.left > 0 || s.right > 0)
-        .collect();
+    let bare = drawing.stacks.remove(0);
+    let labels = vec!["[unknown]".into()];
+    match drawing.stacks.binary_search_by(|s| s.labels.cmp(&labels)) {
+        Ok(at) => {
+            let there = &mut drawing.stacks[at];
+            there.left = there.left.saturating_add(bare.left);
+            there.right = there.right.saturating_add(bare.right);
+        }
+        Err(at) => drawing.stacks.insert(at, DrawnStack { labels, ..bare }),
+    }
     drawing
 }
 
@@ -243,7 +237,7 @@ pub(super) fn safe(text: &str, chars_max: usize) -> String {
 /// Frames that a drawing has.
 fn rectangles(drawing: &Drawing) -> usize {
     let mut count = 0;
-    let mut last: &[String] = &[];
+    let mut last: &[Arc<str>] = &[];
     for stack in &drawing.stacks {
         let shared = stack
             .labels
@@ -262,9 +256,22 @@ fn picture(drawing: &Drawing, options: &FlameOptions, look: &Dress) -> Result<St
     // inferno splits a line at its last blanks, so blanks within labels are hidden from it; and a
     // line that begins with `# ` is a comment to it.
     let line = |s: &DrawnStack| {
-        let stack = s.labels.join(";").replace(' ', BLANK);
-        let shield = if stack == "#" { BLANK } else { "" };
-        format!("{stack}{shield} {}", s.left.max(s.right))
+        let mut line = String::with_capacity(24 * s.labels.len() + 24);
+        for (i, label) in s.labels.iter().enumerate() {
+            if i > 0 {
+                line.push(';');
+            }
+            if label.contains(' ') {
+                line.push_str(&label.replace(' ', BLANK));
+            } else {
+                line.push_str(label);
+            }
+        }
+        if line == "#" {
+            line.push_str(BLANK);
+        }
+        let _ = write!(line, " {}", s.left.max(s.right));
+        line
     };
     let lines: Vec<String> = drawing.stacks.iter().map(line).collect();
     let mut inferno = Options::default();

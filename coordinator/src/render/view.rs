@@ -119,13 +119,50 @@ impl ViewBuilder {
         }
     }
 
-    /// Adds values that stand beside the totals of `profile`: one list by node number for each
-    /// series.
-    pub fn add_lists(&mut self, profile: &Profile, values: &[Vec<u64>], side: Side) {
-        let mut numbers = Numbers::of(profile);
-        for (series, values) in profile.series.as_slice().iter().zip(values) {
+    /// Adds a sum that nobody else needs: its totals, and values that stand beside them, one list by
+    /// node number for each series.
+    pub fn add_sum(&mut self, profile: Profile, lists: &[Vec<u64>], side: Side) {
+        if let ([values], [series]) = (lists, profile.series.as_slice())
+            && profile.totals.is_empty()
+            && self.view.tree.is_empty()
+            && !self.reverse
+        {
+            let group = group_frame(series);
+            return self.begin_with(profile, values, group, side);
+        }
+        let mut numbers = Numbers::of(&profile);
+        for (series, values) in profile.series.as_slice().iter().zip(lists) {
             let rows = (0_u32..).map(NodeId).zip(values.iter().copied());
-            self.add_rows(profile, &mut numbers, series, rows, side);
+            self.add_rows(&profile, &mut numbers, series, rows, side);
+        }
+        self.add(&profile, |_| true, 0, side);
+    }
+
+    /// A view that begins with one process group takes the tree as it is, instead of looking up every
+    /// node of it.
+    fn begin_with(&mut self, profile: Profile, values: &[u64], group: Option<Frame>, side: Side) {
+        self.view.frames = profile.frames;
+        let higher = match group {
+            None => {
+                self.view.tree = profile.tree;
+                0
+            }
+            Some(group) => {
+                self.view.groups.insert(group.label());
+                let frame = self.view.frames.intern(&group);
+                let (tree, higher) = profile.tree.on(frame);
+                self.view.tree = tree;
+                higher as usize
+            }
+        };
+        self.sums.resize(self.view.tree.len(), (0, 0));
+        for (node, value) in values.iter().enumerate() {
+            // What is in no frame is on the process group.
+            let sum = &mut self.sums[node + higher];
+            match side {
+                Side::Left => sum.0 = *value,
+                Side::Right => sum.1 = *value,
+            }
         }
     }
 
@@ -167,18 +204,11 @@ impl ViewBuilder {
         self.view
     }
 
-    /// The node of a series' process group: its role, else its comm; the root when it has neither.
+    /// The node of a series' process group; the root when it has none.
     fn group(&mut self, series: &Series) -> NodeId {
-        let process = &series.process;
-        let name = if process.role.is_empty() {
-            &process.comm
-        } else {
-            &process.role
-        };
-        if name.is_empty() {
+        let Some(frame) = group_frame(series) else {
             return ROOT;
-        }
-        let frame = Frame::marker(name.as_str());
+        };
         self.view.groups.insert(frame.label());
         let frame = self.view.frames.intern(&frame);
         self.view.tree.intern(ROOT, frame)
@@ -236,6 +266,17 @@ impl ViewBuilder {
                 self.view.tree.intern(above, frame)
             })
     }
+}
+
+/// A series' process group: its role, else its comm; none when it has neither.
+fn group_frame(series: &Series) -> Option<Frame> {
+    let process = &series.process;
+    let name = if process.role.is_empty() {
+        &process.comm
+    } else {
+        &process.role
+    };
+    (!name.is_empty()).then(|| Frame::marker(name.as_str()))
 }
 
 /// A profile's numbers in the view's, as far as they were needed.
@@ -338,6 +379,39 @@ mod tests {
             }
             let added: String = added.iter().map(|(s, c)| format!("{s} {c}\n")).collect();
             prop_assert_eq!(added, whole);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_sum_that_is_taken_as_it_is_shows_what_it_shows_when_it_is_looked_up(
+            rows in prop::collection::vec((Just(0_u8), prop::collection::vec(0_u8..4, 0..5), 1_u64..100), 0..30),
+            role in 0_u8..3, first in any::<bool>(),
+        ) {
+            let rows: Vec<_> = rows.into_iter().map(|(host, stack, value)| (host, role, stack, value)).collect();
+            let whole = profile(&rows);
+            let slowly = View::of(&whole, |_| true, 0);
+            let mut sum = whole.clone();
+            let lists: Vec<Vec<u64>> = std::mem::take(&mut sum.totals).into_values().map(|totals| {
+                let last = totals.keys().map(|n| n.0 as usize).max().unwrap_or(0);
+                let mut list = vec![0; last + 1];
+                totals.iter().for_each(|(n, v)| list[n.0 as usize] = v[0]);
+                list
+            }).collect();
+            let mut builder = ViewBuilder::default();
+            if first {
+                builder.add_sum(Profile::new("on-cpu", Measure::on_cpu()), &[], Side::Left);
+            } else {
+                builder.add(&whole, |_| true, 0, Side::Right); // not the first: looked up
+            }
+            builder.add_sum(sum, &lists, Side::Left);
+            // More can be added to it.
+            builder.add(&whole, |_| true, 0, Side::Right);
+            let quickly = builder.build();
+            prop_assert_eq!(quickly.folded(), slowly.folded());
+            prop_assert_eq!(&quickly.groups, &slowly.groups);
+            let right: u64 = quickly.difference.right_total;
+            prop_assert_eq!(right, slowly.difference.left_total * if first { 1 } else { 2 });
         }
     }
 

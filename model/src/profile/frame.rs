@@ -216,6 +216,12 @@ impl Frame {
     /// that the order in which hosts are merged does not show.
     fn unite(&mut self, other: FrameRef<'_>) {
         self.racy |= other.racy;
+        if (self.address, self.line) == (other.address, other.line)
+            && self.build_id == other.build_id
+            && self.file == other.file
+        {
+            return; // nearly always
+        }
         let mine = (self.build_id, self.address);
         let theirs = (other.build_id, other.address);
         // None sorts first, and a known id is worth more than none.
@@ -344,6 +350,19 @@ impl FrameTable {
                 frames.push(frame.to_frame());
                 id
             }
+        }
+    }
+
+    /// The same, for tables that mostly have the same frames in the same order: the frame behind
+    /// `last` is looked at first.
+    pub(crate) fn intern_behind(&mut self, last: Option<FrameId>, frame: FrameRef<'_>) -> FrameId {
+        let next = last.map_or(0, |last| last.0 as usize + 1);
+        match self.frames.get_mut(next) {
+            Some(there) if there.key() == frame.key() => {
+                there.unite(frame);
+                FrameId(next as u32) // numbers of this table fit
+            }
+            _ => self.intern_ref(frame),
         }
     }
 

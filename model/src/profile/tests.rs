@@ -156,7 +156,8 @@ proptest! {
         let d = diff(&left, &right, 1);
         let limits = DrawLimits { frames_max, depth_max, width_min: 0.01 };
         let inclusive = d.inclusive(&a.tree);
-        let drawing = draw(&a.tree, &a.frames, &d, &inclusive, limits);
+        let drawing = draw(&a.tree, &a.frames, &d, &inclusive, limits, Frame::label);
+        prop_assert!(drawing.stacks.is_sorted_by(|a, b| a.labels < b.labels));
         prop_assert_eq!(drawing.stacks.iter().map(|s| s.left).sum::<u64>(), d.left_total);
         prop_assert_eq!(drawing.stacks.iter().map(|s| s.right).sum::<u64>(), d.right_total);
         prop_assert!(drawing.frames <= frames_max);

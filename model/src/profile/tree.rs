@@ -5,9 +5,7 @@
 
 use super::FrameId;
 use foldhash::fast::RandomState;
-use hashbrown::HashTable;
-use hashbrown::hash_table::Entry;
-use std::hash::{BuildHasher as _, Hasher as _};
+use std::hash::BuildHasher as _;
 
 /// Number of a node in one profile's tree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -25,21 +23,110 @@ pub struct Node {
     pub frame: FrameId,
 }
 
-fn hash(state: &RandomState, node: Node) -> u64 {
-    let mut hasher = state.build_hasher();
-    hasher.write_u64(u64::from(node.parent.0) << 32 | u64::from(node.frame.0));
-    hasher.finish()
+/// A place in the table of children: a node and its number; the number 0 marks an empty place,
+/// since the root is nobody's child.
+#[derive(Clone, Copy, Debug, Default)]
+struct Slot {
+    parent: u32,
+    frame: u32,
+    id: u32,
+}
+
+/// Places of the smallest table.
+const SLOTS_MIN: usize = 64;
+/// Places of a table that takes little memory (3 MiB).
+const SLOTS_FEW: usize = 1 << 18;
+
+/// Node numbers by (parent, frame), with the nodes repeated in it: looking up costs one miss of the
+/// cache, where a table of numbers alone costs three (its tags, its numbers, the node), and looking
+/// up is most of what folding and merging do. 12 bytes a place, at most 7 in 10 of them taken.
+#[derive(Clone, Debug)]
+struct Children {
+    slots: Vec<Slot>,
+    taken: usize,
+    /// Of this process: a peer cannot choose nodes that collide.
+    seed: (u64, u64),
+}
+
+impl Default for Children {
+    fn default() -> Self {
+        let state = RandomState::default();
+        Self {
+            slots: vec![Slot::default(); SLOTS_MIN],
+            taken: 0,
+            seed: (state.hash_one(1_u64), state.hash_one(2_u64) | 1),
+        }
+    }
+}
+
+impl Children {
+    /// Where the search for a node begins.
+    #[inline]
+    fn begin(&self, parent: u32, frame: u32) -> usize {
+        let key = (u64::from(parent) << 32 | u64::from(frame)) ^ self.seed.0;
+        let product = u128::from(key) * u128::from(self.seed.1);
+        // Both halves, so that every bit of the key counts.
+        (product as u64 ^ (product >> 64) as u64) as usize & (self.slots.len() - 1)
+    }
+
+    /// The node's number, or the empty place where it belongs.
+    #[inline]
+    fn find(&self, parent: u32, frame: u32) -> Result<NodeId, usize> {
+        let mut at = self.begin(parent, frame);
+        loop {
+            let slot = self.slots[at];
+            if slot.id == 0 {
+                return Err(at);
+            }
+            if slot.parent == parent && slot.frame == frame {
+                return Ok(NodeId(slot.id));
+            }
+            at = (at + 1) & (self.slots.len() - 1);
+        }
+    }
+
+    /// More places: four times as many while they are few, then twice.
+    #[cold]
+    fn grow(&mut self) {
+        let times = if self.slots.len() < SLOTS_FEW { 4 } else { 2 };
+        let more = vec![Slot::default(); times * self.slots.len()];
+        for slot in std::mem::replace(&mut self.slots, more) {
+            if slot.id != 0
+                && let Err(at) = self.find(slot.parent, slot.frame)
+            {
+                self.slots[at] = slot;
+            }
+        }
+    }
+
+    /// Forgets everything and takes up these nodes instead, the first of which is the root.
+    fn refill(&mut self, nodes: &[Node]) {
+        self.slots.fill(Slot::default());
+        self.taken = 0;
+        for (id, node) in (0_u32..).zip(nodes).skip(1) {
+            let (parent, frame) = (node.parent.0, node.frame.0);
+            if let Err(at) = self.find(parent, frame) {
+                self.insert(at, Slot { parent, frame, id });
+            }
+        }
+    }
+
+    /// Takes the empty place `at`.
+    #[inline]
+    fn insert(&mut self, at: usize, slot: Slot) {
+        self.slots[at] = slot;
+        self.taken += 1;
+        if self.taken * 10 > self.slots.len() * 7 {
+            self.grow();
+        }
+    }
 }
 
 /// The nodes by number; node 0 is [`ROOT`]. Append-only.
 #[derive(Clone, Debug)]
 pub struct Tree {
     nodes: Vec<Node>,
-    /// Node numbers by (parent, frame), which stand in `nodes` and are not repeated here: with some
-    /// free room 7 bytes a node.
-    children: HashTable<NodeId>,
-    /// Of this process: a peer cannot choose nodes that collide.
-    state: RandomState,
+    children: Children,
 }
 
 impl Default for Tree {
@@ -50,8 +137,7 @@ impl Default for Tree {
         };
         Self {
             nodes: vec![root],
-            children: HashTable::new(),
-            state: RandomState::default(),
+            children: Children::default(),
         }
     }
 }
@@ -59,27 +145,45 @@ impl Default for Tree {
 impl Tree {
     /// The child of `parent` with `frame`, if it is there.
     #[must_use]
+    #[inline]
     pub fn child(&self, parent: NodeId, frame: FrameId) -> Option<NodeId> {
-        let node = Node { parent, frame };
-        let same = |id: &NodeId| self.nodes[id.0 as usize] == node;
-        self.children.find(hash(&self.state, node), same).copied()
+        self.children.find(parent.0, frame.0).ok()
     }
 
     /// The child of `parent` with `frame`, which is added when it is new.
+    #[inline]
     pub fn intern(&mut self, parent: NodeId, frame: FrameId) -> NodeId {
-        let node = Node { parent, frame };
-        let (nodes, state) = (&mut self.nodes, &self.state);
-        let same = |id: &NodeId| nodes[id.0 as usize] == node;
-        let hash_of = |id: &NodeId| hash(state, nodes[id.0 as usize]);
-        match self.children.entry(hash(state, node), same, hash_of) {
-            Entry::Occupied(there) => *there.get(),
-            Entry::Vacant(room) => {
-                let id = NodeId(u32::try_from(nodes.len()).unwrap_or(u32::MAX));
-                room.insert(id);
-                nodes.push(node);
-                id
+        match self.children.find(parent.0, frame.0) {
+            Ok(id) => id,
+            Err(at) => {
+                let id = u32::try_from(self.nodes.len()).unwrap_or(u32::MAX);
+                let slot = Slot {
+                    parent: parent.0,
+                    frame: frame.0,
+                    id,
+                };
+                self.children.insert(at, slot);
+                self.nodes.push(Node { parent, frame });
+                NodeId(id)
             }
         }
+    }
+
+    /// This tree on top of one frame, and how much higher each node's number is there. In place: a
+    /// tree of a whole fleet is large.
+    #[must_use]
+    pub fn on(mut self, frame: FrameId) -> (Self, u32) {
+        let top = NodeId(1);
+        for node in &mut self.nodes[1..] {
+            node.parent = NodeId(node.parent.0.saturating_add(top.0));
+        }
+        let node = Node {
+            parent: ROOT,
+            frame,
+        };
+        self.nodes.insert(1, node);
+        self.children.refill(&self.nodes);
+        (self, top.0)
     }
 
     /// The node with this number; the root has none.

@@ -116,7 +116,8 @@ fn dictionary(
     let mut texts = Texts::read(cursor, texts_left)?;
     for _ in 0..cursor.count()? {
         let frame = frame(cursor, &mut texts)?;
-        numbers.frames.push(sum.frames.intern_ref(frame));
+        let last = numbers.frames.last().copied();
+        numbers.frames.push(sum.frames.intern_behind(last, frame));
     }
     // All parents stand before all frames, so two cursors go side by side.
     let count = cursor.count()?;

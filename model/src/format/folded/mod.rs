@@ -150,8 +150,10 @@ impl FoldedReader {
 
 /// How many bytes two texts share from their beginning.
 fn same_bytes(a: &[u8], b: &[u8]) -> usize {
-    let words = a.chunks_exact(8).zip(b.chunks_exact(8));
-    let same = 8 * words.take_while(|(a, b)| a == b).count();
+    // As numbers: slices would be compared by a call for each eight bytes.
+    let words = a.as_chunks::<8>().0.iter().zip(b.as_chunks::<8>().0);
+    let words = words.map(|(a, b)| u64::from_ne_bytes(*a) == u64::from_ne_bytes(*b));
+    let same = 8 * words.take_while(|same| *same).count();
     let rest = a[same..].iter().zip(&b[same..]);
     same + rest.take_while(|(a, b)| a == b).count()
 }
@@ -159,7 +161,7 @@ fn same_bytes(a: &[u8], b: &[u8]) -> usize {
 /// Stack and count of a line; none when it is no folded stack.
 fn split_count(line: &[u8]) -> Option<(&[u8], (u64, u32))> {
     // One more than frames: a stack that was cut has `[deeper]` behind them.
-    if memchr::memchr_iter(b';', line).count() > DEPTH_MAX {
+    if line.len() > DEPTH_MAX && memchr::memchr_iter(b';', line).count() > DEPTH_MAX {
         return None;
     }
     let at = memchr::memrchr(b' ', line)?;

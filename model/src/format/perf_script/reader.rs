@@ -58,6 +58,9 @@ enum Second {
     None,
 }
 
+/// Process and thread.
+type Ids = (Option<u32>, Option<u32>);
+
 #[derive(Debug)]
 struct State {
     options: PerfOptions,
@@ -72,7 +75,9 @@ struct State {
     skip_rest: bool,
     series: SeriesId,
     /// What `series` was decided by.
-    of: Option<(Option<u32>, Option<u32>, Vec<u8>)>,
+    of: Option<(Ids, Vec<u8>)>,
+    /// Series by process and thread, with the comm that they were decided by.
+    met: HashMap<Ids, (Vec<u8>, SeriesId)>,
     processes: HashMap<u32, String>,
     modules: Modules,
     stack: Vec<FrameId>,
@@ -92,6 +97,7 @@ impl State {
             skip_rest: false,
             series: SeriesId(0),
             of: None,
+            met: HashMap::default(),
             processes: HashMap::default(),
             modules: Modules::default(),
             stack: Vec::new(),
@@ -136,10 +142,18 @@ impl State {
 
     /// The series of a sample. A process has the name of its main thread where that was met before.
     fn series(&mut self, header: &Header<'_>, into: &mut Intake) -> SeriesId {
-        if let Some((pid, tid, comm)) = &self.of
-            && (*pid, *tid) == (header.pid, header.tid)
+        let ids = (header.pid, header.tid);
+        if let Some((of, comm)) = &self.of
+            && *of == ids
             && comm == header.comm
         {
+            return self.series;
+        }
+        if let Some((comm, series)) = self.met.get(&ids)
+            && comm == header.comm
+        {
+            self.series = *series;
+            self.of = Some((ids, comm.clone()));
             return self.series;
         }
         let comm = String::from_utf8_lossy(header.comm).replace(char::is_control, " ");
@@ -175,13 +189,19 @@ impl State {
             ..Series::default()
         };
         self.series = into.fold.series(&series);
-        self.of = Some((header.pid, header.tid, header.comm.to_vec()));
+        if self.met.len() < self.series_max {
+            self.met.insert(ids, (header.comm.to_vec(), self.series));
+        }
+        self.of = Some((ids, header.comm.to_vec()));
         self.series
     }
 
     fn remember(&mut self, pid: u32, comm: &str) {
         if self.processes.len() < self.series_max || self.processes.contains_key(&pid) {
-            self.processes.insert(pid, comm.to_owned());
+            let before = self.processes.insert(pid, comm.to_owned());
+            if before.is_some_and(|before| before != comm) {
+                self.met.clear(); // its threads belong to another name from now on
+            }
         }
     }
 
