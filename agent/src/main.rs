@@ -10,7 +10,7 @@ use fleetflame_agent::engine::EngineRoom;
 use fleetflame_agent::process::Processes;
 use fleetflame_agent::service::{Agent, Settings};
 use fleetflame_agent::session::HeldStore;
-use fleetflame_agent::{attach, detached, host, listen, policy};
+use fleetflame_agent::{attach, detached, host, listen, policy, process};
 use model::Severity;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
@@ -174,7 +174,7 @@ fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
 }
 
 fn agent(policy_path: Option<PathBuf>, held: HeldStore) -> Arc<Agent> {
-    let program = std::env::current_exe().ok();
+    let program = Some(process::own_program());
     Agent::new(Settings {
         policy: Box::new(move || policy::load(policy_path.as_deref())),
         survey: Box::new(host::survey),

@@ -1,15 +1,14 @@
 //! Hosts from inventories and destinations, as a user types them: what is wrong is said, and nothing is
 //! reached.
-
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on may panic")]
 
 use assert_cmd::Command;
 use std::process::Output;
 
 fn fleetflame(arguments: &[&str], stdin: &str) -> Output {
-    let program = assert_cmd::cargo::cargo_bin!("fleetflame");
-    let mut command = Command::new(program);
-    command.args(arguments).write_stdin(stdin).output().unwrap()
+    let mut command = Command::cargo_bin("fleetflame").unwrap();
+    let command = command.args(arguments).write_stdin(stdin);
+    command.output().unwrap()
 }
 
 #[test]

@@ -112,7 +112,7 @@ finding_codes! {
         "Try `ssh DEST uname -m`: it must print one word and end. Look for output or waits in the login's start-up files.";
     // --- the agent that is sent
     AgentNoFolder, "agent-no-folder", Error, "No folder on the host can hold and run the agent.",
-        "Give the login one folder without noexec among $XDG_RUNTIME_DIR, ~/.cache, /var/tmp, /dev/shm and /run, or install the agent as a daemon.";
+        "Give the login one folder without noexec among $XDG_RUNTIME_DIR, ~/.cache, /var/tmp, /dev/shm and /run, or python3 or perl, or install the agent as a daemon.";
     AgentNoSpace, "agent-no-space", Error, "The host has no room for the agent's 9 MB.",
         "Free some space in the folder that the evidence names.";
     AgentNoBinary, "agent-no-binary", Error, "There is no agent program for the host's processor or system.",

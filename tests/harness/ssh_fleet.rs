@@ -348,7 +348,10 @@ impl SshFleet {
     pub fn agents(&self, number: usize) -> Vec<Pid> {
         let is_agent = |pid: &Pid| {
             let alive = Identity::of(*pid).is_some_and(|process| process.alive());
-            alive && (procfs::comm(*pid).is_some_and(|comm| ["agent", "sleep"].contains(&&*comm)))
+            let program = fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
+            let in_memory = program.to_string_lossy().starts_with("/memfd:agent");
+            let named = procfs::comm(*pid).is_some_and(|comm| ["agent", "sleep"].contains(&&*comm));
+            alive && (named || in_memory)
         };
         let pids = self.network(number).namespace.pids();
         pids.into_iter().filter(is_agent).collect()

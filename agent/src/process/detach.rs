@@ -28,8 +28,7 @@ const WORDS_MAX: u64 = 4 << 10;
     reason = "this is the room that starts children"
 )]
 pub fn start_detached(arguments: &[OsString]) -> io::Result<()> {
-    let program = std::env::current_exe()?;
-    let mut child = Command::new(program)
+    let mut child = Command::new(super::own_program())
         .args(arguments)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())

@@ -23,6 +23,13 @@ use std::time::Duration;
 use tokio::process::{ChildStderr, ChildStdin, ChildStdout, Command};
 use tokio::sync::Mutex;
 
+/// This program's own file; where it runs from memory, the kernel's name for it.
+#[must_use]
+pub fn own_program() -> PathBuf {
+    let own = std::env::current_exe().ok().filter(|path| path.exists());
+    own.unwrap_or_else(|| PathBuf::from("/proc/self/exe"))
+}
+
 /// What a child gets to end by itself after SIGINT.
 const PATIENCE: Duration = Duration::from_secs(2);
 

@@ -1,7 +1,7 @@
 //! One command captures every good host of an odd fleet, and says what is wrong with each bad one.
 //!
-//! In: a plain host, one behind it, one that chatters, one that runs programs in one folder only, and
-//! eleven that cannot be captured. Out: native stacks of each good host's own nginx; a finding for each bad one.
+//! In: a plain host, one behind it, one that chatters, one that runs programs in one folder only, two
+//! that run none from a file, and eleven that cannot be captured. Out: native stacks of each good host's own nginx; a finding for each bad one.
 //! Never: something left on any of them.
 
 use std::time::Duration;
@@ -18,10 +18,17 @@ use crate::{CAPTURE, SAFE, SECOND, turn};
 const NOISE: &str =
     "echo 'Welcome to the noisy host'\necho 'fleetflame-facts' >&2\nprintf '\\n\\0fleetflame\\n'\n";
 
+const GOOD: [&str; 6] = ["plain", "inner", "noisy", "narrow", "memory", "perl"];
+
 fn setup(change: impl FnOnce(&mut SshSetup)) -> SshSetup {
     let mut setup = SshSetup::default();
     change(&mut setup);
     setup
+}
+
+/// Takes a program away: an empty file that cannot be run stands in its place.
+fn hide(program: &str) -> String {
+    format!("mount --bind /dev/null $(readlink -f $(command -v {program}))\n")
 }
 
 fn hosts() -> Vec<(&'static str, SshSetup)> {
@@ -40,12 +47,26 @@ fn hosts() -> Vec<(&'static str, SshSetup)> {
             "narrow",
             setup(|s| s.noexec = vec!["home", "var-tmp", "shm"]),
         ),
+        (
+            "memory",
+            setup(|s| s.noexec = vec!["home", "var-tmp", "shm", "run"]),
+        ),
+        (
+            "perl",
+            setup(|s| {
+                s.noexec = vec!["home", "var-tmp", "shm", "run"];
+                s.prepare = hide("python3");
+            }),
+        ),
         ("changed", setup(|s| s.wrong_key = true)),
         ("unknown", setup(|s| s.unknown_key = true)),
         ("refused", setup(|s| s.refuses_key = true)),
         (
             "nowhere",
-            setup(|s| s.noexec = vec!["home", "var-tmp", "shm", "run"]),
+            setup(|s| {
+                s.noexec = vec!["home", "var-tmp", "shm", "run"];
+                s.prepare = hide("python3") + &hide("perl");
+            }),
         ),
         (
             "nologin",
@@ -83,7 +104,7 @@ fn good_hosts_are_captured_and_bad_ones_explained() -> Result<()> {
     let _turn = turn();
     let fleet = SshFleet::start(&hosts(), LinkConditions::default())?;
     let mut gateways = Vec::new();
-    for number in 0..4 {
+    for number in 0..GOOD.len() {
         let (namespace, address) = place(&fleet, number);
         gateways.push(Gateway::start(GatewayPlace::Inside(namespace, address))?);
     }
@@ -107,7 +128,7 @@ fn good_hosts_are_captured_and_bad_ones_explained() -> Result<()> {
     );
     let run = Written::read(&out)?;
     run.check_sums()?;
-    for name in ["plain", "inner", "noisy", "narrow"] {
+    for name in GOOD {
         let host = run.host(name)?;
         assert_eq!(host.outcome, HostOutcome::Complete, "{name}: {host:?}");
         assert_eq!(host.engine, "native", "{name}");

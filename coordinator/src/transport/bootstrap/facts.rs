@@ -25,6 +25,8 @@ pub struct Facts {
     pub tools: Vec<String>,
     /// The folder that would be made for the agent.
     pub folder: Option<String>,
+    /// A folder where an agent could lie, but no file may be run.
+    pub bare: Option<String>,
     /// Free space there, in KiB, when it is known.
     pub free_kib: Option<u64>,
     /// Whether an agent of the asked hash is kept beside it.
@@ -59,6 +61,7 @@ impl Facts {
                 "libc" => value.clone_into(&mut facts.libc),
                 "tool" => facts.tools.push(value.to_owned()),
                 "folder" => facts.folder = checked_folder(value),
+                "bare" if facts.bare.is_none() => facts.bare = checked_folder(value),
                 "free_kib" => facts.free_kib = value.parse().ok(),
                 "kept" => facts.kept = value == "yes",
                 "refused" => facts.refused.push(value.to_owned()),

@@ -9,7 +9,7 @@
 mod cksum;
 mod facts;
 mod program;
-pub(super) mod script;
+mod script;
 mod steps;
 
 pub use program::Programs;
@@ -33,7 +33,8 @@ pub struct Wishes {
     pub sudo: bool,
 }
 
-/// Gets an agent to run. Gives the channel to it, and its folder.
+/// Gets an agent to run. Gives the channel to it, and how it is joined
+/// again.
 ///
 /// # Errors
 /// A finding that says which step failed, in the far side's own words.
@@ -42,7 +43,7 @@ pub async fn bootstrap(
     programs: &Arc<Programs>,
     wishes: &Wishes,
     tell: &(dyn Fn(News) + Send + Sync),
-) -> Result<(Channel, String), Finding> {
+) -> Result<(Channel, Running), Finding> {
     let random = crate::clock::random_bits()
         .map_err(|e| Finding::new(FindingCode::AgentNotStarted, format!("/dev/urandom: {e}")))?;
     let id = format!("{random:032x}");
@@ -97,7 +98,7 @@ async fn start(
     steps: &Steps,
     wishes: &Wishes,
     tell: &(dyn Fn(News) + Send + Sync),
-) -> Result<(Channel, String), Finding> {
+) -> Result<(Channel, Running), Finding> {
     let bytes: &[u8] = match steps.way {
         Way::Gzip => &program.gzip,
         Way::Plain => &program.plain,
@@ -118,13 +119,32 @@ async fn start(
             "none"
         },
         if steps.sudo { "yes" } else { "no" },
+        steps.via,
     ];
     let line = line(script::START, &arguments)?;
     let (channel, said) = channel::open(Arc::clone(session), &line, bytes, tell).await?;
     if said.contains("fleetflame: sudo:") {
         tell(News::Noted(diagnose(&said, FindingCode::AgentNoSudo)));
     }
-    Ok((channel, steps.folder.clone()))
+    let running = Running {
+        folder: steps.folder.clone(),
+        via: steps.via,
+    };
+    Ok((channel, running))
+}
+
+/// An agent that runs on a host.
+#[derive(Clone, Debug)]
+pub struct Running {
+    folder: String,
+    via: &'static str,
+}
+
+impl Running {
+    /// The line that joins a channel to it.
+    pub(super) fn join_line(&self) -> Result<String, Finding> {
+        line(script::JOIN, &[self.via, &self.folder])
+    }
 }
 
 fn line(script: &str, arguments: &[&str]) -> Result<String, Finding> {

@@ -6,7 +6,7 @@ id=$1; kept=$2; u=$(id -u); umask 077; set -f;
 printf "\nfleetflame-facts/1\n";
 echo "system $(uname -s)"; echo "machine $(uname -m)"; echo "kernel $(uname -r)"; echo "user $u";
 echo "libc $({ getconf GNU_LIBC_VERSION || ldd --version; } 2>&1 | head -n 1)";
-for t in gunzip head cksum sudo; do if command -v $t >/dev/null 2>&1; then echo "tool $t"; fi; done;
+for t in gunzip head cksum sudo python3 perl; do if command -v $t >/dev/null 2>&1; then echo "tool $t"; fi; done;
 for b in "${XDG_RUNTIME_DIR:-}" "${HOME:-}/.cache" /var/tmp /dev/shm /run; do
     case $b in /.cache) continue;; /*) ;; *) continue;; esac;
     if [ "$(printf %s "$b" | tr -d "A-Za-z0-9/._+-")" ]; then continue; fi;
@@ -26,6 +26,6 @@ for b in "${XDG_RUNTIME_DIR:-}" "${HOME:-}/.cache" /var/tmp /dev/shm /run; do
         rmdir "$r" 2>/dev/null; break;
     fi;
     rmdir "$r" 2>/dev/null;
-    case $c in full) echo "full $b: $e";; 126) echo "refused $b: noexec ($e)";; *) echo "refused $b: $e";; esac;
+    case $c in full) echo "full $b: $e";; 126) echo "refused $b: noexec ($e)"; echo "bare $d";; *) echo "refused $b: $e";; esac;
 done;
 echo "fleetflame-facts-end"

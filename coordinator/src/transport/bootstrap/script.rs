@@ -1,4 +1,4 @@
-//! The two scripts that run on a host, as one word each for its login shell.
+//! The scripts that run on a host, as one word each for its login shell.
 //!
 //! In: constants of this program, and arguments whose every character is known. Out: a command line for
 //! ssh. Never: a line built from input: an argument with any other character is refused.
@@ -6,7 +6,9 @@
 /// What the host is, and where an agent can live.
 pub const PREPARE: &str = include_str!("prepare.sh");
 /// Takes, checks and starts the agent.
-pub const START: &str = include_str!("start.sh");
+pub const START: &str = concat!(include_str!("run.sh"), include_str!("start.sh"));
+/// Becomes a channel to an agent that runs already.
+pub const JOIN: &str = concat!(include_str!("run.sh"), include_str!("join.sh"));
 
 /// The line that ssh sends: `sh -c 'SCRIPT' fleetflame ARGUMENT…`, none when an argument holds anything
 /// but letters, digits and `. _ / + : -`, or nothing at all. A login shell of any kind takes it the same
@@ -39,7 +41,7 @@ mod tests {
 
     #[test]
     fn a_script_is_one_word_and_no_argument_is_more_than_one() {
-        for script in [PREPARE, START] {
+        for script in [PREPARE, START, JOIN] {
             assert!(!script.contains('\''));
             let line = command_line(script, &["a", "/x/y"]).unwrap();
             assert_eq!(line.matches('\'').count(), 2);

@@ -1,8 +1,8 @@
 # Takes the agent from stdin (or the kept one), checks it, starts it, and becomes a channel to it.
 # Whatever fails removes what it has made. Arguments: folder, bytes on stdin, how they come (gzip, plain,
 # kept), checksum and size of the program, its BLAKE3 hash, the name to keep it under (or none), whether
-# sudo may be tried. The rules for lines are those of prepare.sh.
-umask 077; set -f; d=$1; n=$2; how=$3; sum=$4; size=$5; hash=$6; keep=$7; sudo=$8; r=${d%/*};
+# sudo may be tried, how the agent is run (file, python3, perl). The rules for lines are those of prepare.sh.
+umask 077; set -f; d=$1; n=$2; how=$3; sum=$4; size=$5; hash=$6; keep=$7; sudo=$8; via=$9; r=${d%/*};
 fail() { rm -f "$d/agent" "$d/socket"; rmdir "$d" 2>/dev/null; rmdir "$r" 2>/dev/null;
     echo "fleetflame: $1: $2" >&2; exit 9; };
 mkdir "$r" 2>/dev/null;
@@ -23,6 +23,7 @@ if [ "$sudo" = yes ] && ! "$d/agent" check --unrestricted >/dev/null 2>&1; then
     then ok=yes; else echo "fleetflame: sudo: $e" >&2; fi;
 fi;
 if [ $ok = no ]; then
-    e=$("$d/agent" stdio --dir "$d" --blake3 "$hash" </dev/null 2>&1) || fail start "$e";
+    e=$(run stdio --dir "$d" --blake3 "$hash" </dev/null 2>&1) || fail start "$e";
 fi;
-exec "$d/agent" attach "$d"
+if [ "$via" = file ]; then exec "$d/agent" attach "$d"; fi;
+run attach "$d"

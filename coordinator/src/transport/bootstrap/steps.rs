@@ -36,6 +36,8 @@ pub struct Steps {
     pub folder: String,
     /// How the program gets there.
     pub way: Way,
+    /// How it is run: `file`, or from memory by `python3` or `perl` where no file may be run.
+    pub via: &'static str,
     /// Whether `sudo -n` may be tried if the agent says that privileges are missing.
     pub sudo: bool,
 }
@@ -48,7 +50,12 @@ const SPARE_KIB: u64 = 64;
 /// # Errors
 /// `agent-no-folder`, `agent-no-space` or `ssh-no-shell` with what the host said.
 pub fn decide(facts: &Facts, agent_bytes: u64) -> Result<Steps, Finding> {
-    let Some(folder) = &facts.folder else {
+    let from_memory = ["python3", "perl"].into_iter().find(|tool| facts.has(tool));
+    let (place, via) = match (&facts.folder, &facts.bare, from_memory) {
+        (None, Some(bare), Some(tool)) if facts.full.is_empty() => (Some(bare), tool),
+        (folder, ..) => (folder.as_ref(), "file"),
+    };
+    let Some(folder) = place else {
         if !facts.full.is_empty() {
             return Err(Finding::new(
                 FindingCode::AgentNoSpace,
@@ -81,7 +88,9 @@ pub fn decide(facts: &Facts, agent_bytes: u64) -> Result<Steps, Finding> {
     Ok(Steps {
         folder: folder.clone(),
         way,
-        sudo: facts.user != Some(0) && facts.has("sudo"),
+        via,
+        // Root would need a file, or a line in sudoers for the whole of python3.
+        sudo: via == "file" && facts.user != Some(0) && facts.has("sudo"),
     })
 }
 
@@ -114,6 +123,22 @@ mod tests {
         bare.tools.retain(|t| t != "gunzip" && t != "sudo");
         let steps = decide(&bare, 9 << 20).unwrap();
         assert_eq!((steps.way, steps.sudo), (Way::Plain, false));
+    }
+
+    #[test]
+    fn where_no_file_may_be_run_the_agent_runs_from_memory() {
+        let mut bare = Facts {
+            folder: None,
+            free_kib: None,
+            bare: Some("/var/tmp/fleetflame-1000/ab".into()),
+            ..facts()
+        };
+        bare.tools.push("perl".into());
+        let steps = decide(&bare, 9 << 20).unwrap();
+        assert_eq!((steps.via, steps.sudo), ("perl", false));
+        bare.tools.push("python3".into());
+        assert_eq!(decide(&bare, 9 << 20).unwrap().via, "python3");
+        assert_eq!(decide(&facts(), 9 << 20).unwrap().via, "file");
     }
 
     #[test]

@@ -12,7 +12,7 @@ mod control;
 pub(super) mod diagnose;
 pub(super) mod session;
 
-use super::bootstrap::{self, Programs, Wishes, script};
+use super::bootstrap::{self, Programs, Running, Wishes};
 use super::{BoxFuture, Connect, News};
 use channel::Channel;
 use control::ControlFolder;
@@ -79,8 +79,8 @@ impl SshRoom {
 pub struct Ssh {
     room: Arc<SshRoom>,
     destination: Destination,
-    /// The folder of the agent that runs there.
-    running: Mutex<Option<String>>,
+    /// The agent that runs there.
+    running: Mutex<Option<Running>>,
     sockets: Mutex<Vec<PathBuf>>,
     news: mpsc::Sender<News>,
     heard: Mutex<Option<mpsc::Receiver<News>>>,
@@ -104,7 +104,7 @@ impl Ssh {
     async fn open(&self) -> Result<CoordinatorLink, Finding> {
         let running = self.running().clone();
         let channel = match running {
-            Some(folder) => timeout(AGAIN, self.attach(&folder))
+            Some(running) => timeout(AGAIN, self.attach(&running))
                 .await
                 .unwrap_or_else(|_| {
                     let said = format!("no channel in {} s", AGAIN.as_secs());
@@ -129,18 +129,16 @@ impl Ssh {
         let tell = |news: News| drop(self.news.try_send(news));
         let room = &self.room;
         let begun = bootstrap::bootstrap(&session, &room.programs, &room.wishes, &tell).await;
-        let (channel, folder) = begun?;
-        *self.running() = Some(folder);
+        let (channel, running) = begun?;
+        *self.running() = Some(running);
         Ok(channel)
     }
 
     /// Again: a new login, since it is the old one's connection that is silent.
-    async fn attach(&self, folder: &str) -> Result<Channel, Finding> {
+    async fn attach(&self, running: &Running) -> Result<Channel, Finding> {
         let _turn = self.room.again.acquire().await;
         let session = self.login().await?;
-        let program = format!("{folder}/agent");
-        let line = script::words(&[&program, "attach", folder])
-            .ok_or_else(|| Finding::new(FindingCode::AgentGone, folder.to_owned()))?;
+        let line = running.join_line()?;
         let (channel, _) = channel::open(session, &line, &[], &|_| {}).await?;
         Ok(channel)
     }
@@ -159,7 +157,7 @@ impl Ssh {
         opened.map(Arc::new)
     }
 
-    fn running(&self) -> std::sync::MutexGuard<'_, Option<String>> {
+    fn running(&self) -> std::sync::MutexGuard<'_, Option<Running>> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
