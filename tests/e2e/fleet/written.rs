@@ -82,8 +82,12 @@ impl Written {
         let merged = self.folded("merged.folded")?;
         let mut hosts = BTreeMap::<String, u64>::new();
         for name in self.profile.hosts() {
+            let samples = self.samples(&name);
+            if samples == 0 {
+                continue; // known by name only: nothing was drawn of it
+            }
             let folded = self.folded(&format!("hosts/{name}.folded"))?;
-            let (sum, samples) = (folded.values().sum::<u64>(), self.samples(&name));
+            let sum: u64 = folded.values().sum();
             ensure!(
                 sum == samples,
                 "{name}: {sum} in its folded file, {samples} in the profile"
