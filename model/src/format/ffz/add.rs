@@ -114,10 +114,15 @@ fn dictionary(
     as_series: &mut impl FnMut(&Series) -> Series,
 ) -> Result<(), FfzError> {
     let mut texts = Texts::read(cursor, texts_left)?;
+    let mut known = None;
     for _ in 0..cursor.count()? {
         let frame = frame(cursor, &mut texts)?;
-        let last = numbers.frames.last().copied();
-        numbers.frames.push(sum.frames.intern_behind(last, frame));
+        let before = sum.frames.len();
+        let id = sum.frames.intern_behind(known, frame);
+        if sum.frames.len() == before {
+            known = Some(id);
+        }
+        numbers.frames.push(id);
     }
     // All parents stand before all frames, so two cursors go side by side.
     let count = cursor.count()?;
@@ -127,8 +132,9 @@ fn dictionary(
     }
     numbers.nodes.reserve(count);
     // Hosts that run the same program meet much of it in the same order, and then the next node is
-    // the one after the last: looking there first saves most walks through the table.
-    let mut last = ROOT;
+    // the one after the last that was known: looking there first saves most walks through the table.
+    // What only this host has lies between, at the end of the tree, and does not move that place.
+    let mut known = ROOT;
     for _ in 0..count {
         let back = usize::try_from(parents.number()?).unwrap_or(usize::MAX);
         let parent = numbers.nodes.len().checked_sub(back).filter(|_| back > 0);
@@ -138,13 +144,20 @@ fn dictionary(
         let frame = numbers.frames.get(cursor.number_u32()? as usize);
         let frame = frame.ok_or(FfzError::Malformed("an id points outside its table"))?;
         let (parent, frame) = (numbers.nodes[parent], *frame);
-        let next = NodeId(last.0.saturating_add(1));
-        last = if sum.tree.get(next) == Some(Node { parent, frame }) {
+        let next = NodeId(known.0.saturating_add(1));
+        let node = if sum.tree.get(next) == Some(Node { parent, frame }) {
             next
         } else {
-            sum.tree.intern(parent, frame)
+            let before = sum.tree.len();
+            let node = sum.tree.intern(parent, frame);
+            if sum.tree.len() > before {
+                numbers.nodes.push(node);
+                continue;
+            }
+            node
         };
-        numbers.nodes.push(last);
+        known = node;
+        numbers.nodes.push(node);
     }
     for _ in 0..cursor.count()? {
         let series = as_series(&series(cursor, &mut texts)?);
