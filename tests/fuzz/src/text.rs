@@ -1,7 +1,7 @@
 //! Texts through an import. In: a format and bytes. Out: nothing, or a panic with what went wrong.
 
 use model::format::folded;
-use model::format::import::{Format, Import, ImportOptions, Imported};
+use model::format::import::{BELOW_ZERO, Format, Import, ImportOptions, Imported, NOTHING_LEFT};
 use model::profile::Profile;
 
 fn import<'a>(
@@ -56,5 +56,13 @@ pub fn read_text(format: Format, data: &[u8]) {
         (&stats.foreign, &stats.notes)
     );
     let kept = import(format, true, std::iter::once(data));
-    assert_eq!(kept.stats.samples, stats.samples);
+    // What a count below zero takes away depends on which stacks are the same, and offsets tell
+    // them apart.
+    let all_positive = |imported: &Imported| {
+        let mut notes = imported.stats.notes.keys();
+        !notes.any(|note| *note == NOTHING_LEFT || *note == BELOW_ZERO)
+    };
+    if all_positive(&whole) && all_positive(&kept) {
+        assert_eq!(kept.stats.samples, stats.samples);
+    }
 }

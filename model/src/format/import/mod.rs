@@ -26,8 +26,10 @@ const HEAD_BYTES: usize = 64 << 10;
 /// How much packed input is unpacked at once: gzip grows at most about 1,030-fold (RFC 1951), so
 /// that no more than 16 MiB stand in memory.
 const PACKED_PIECE_BYTES: usize = 16 << 10;
-const NOTHING_LEFT: &str = "stacks whose counts add up to nothing or less, which are left out";
-const BELOW_ZERO: &str = "samples below zero that nothing was there to be taken from";
+/// Note of stacks that signed counts have cancelled out.
+pub const NOTHING_LEFT: &str = "stacks whose counts add up to nothing or less, which are left out";
+/// Note of samples below zero that no stack had.
+pub const BELOW_ZERO: &str = "samples below zero that nothing was there to be taken from";
 
 /// What can be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
