@@ -2,13 +2,13 @@
 //! rest.
 //!
 //! In: one host on a perfect wire, one behind 1 Mbit/s and 200 ms. Out: progress of the upload, one common
-//! start, both complete. Never: the whole agent in ssh's memory, or memory without a bound on any side.
+//! start, both complete; an upload that is interrupted leaves nothing, as soon as any other end. Never: the whole agent in ssh's memory, or memory without a bound on any side.
 
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use fleetflame_tests::{LinkConditions, SshFleet, SshSetup, procfs};
+use fleetflame_tests::{Child, LinkConditions, SshFleet, SshSetup, procfs};
 use model::coverage::HostOutcome;
 
 use crate::written::Written;
@@ -94,24 +94,28 @@ fn a_slow_host_gets_its_agent_and_starts_with_the_rest() -> Result<()> {
     Ok(())
 }
 
-#[test]
-fn ctrl_c_in_the_middle_of_an_upload_leaves_no_half_agent() -> Result<()> {
-    let _turn = turn();
+/// Begins to send an agent over 1 Mbit/s and 200 ms; gives both when as much is under way as ever is.
+fn in_the_middle_of_an_upload() -> Result<(SshFleet, Child)> {
     let hosts = [("far", SshSetup::default())];
     let fleet = SshFleet::start(&hosts, LinkConditions::default())?;
-    // Slow enough to be interrupted, and quick enough that what is under way has passed in two seconds.
     fleet.network(0).link.change_both(|conditions| {
-        conditions.bytes_per_s = Some(1_000_000);
+        conditions.delay = SECOND / 10;
+        conditions.bytes_per_s = Some(125_000);
     });
     let body = "engine: simulated\nduration: 4s\nsimulated: {seed: 1, processes: 2, stacks: 8}";
     let mut coordinator = fleet.capture(body, &[], &fleet.path("run"))?;
     coordinator.wait_for_stdout("\"event\":\"sending\"", CAPTURE)?;
+    thread::sleep(2 * SECOND);
     let half = fleet.hosts[0].folder.join("var-tmp/fleetflame-0");
-    let began = Instant::now();
-    while !half.exists() {
-        assert!(began.elapsed() < CAPTURE, "nothing arrives");
-        thread::sleep(Duration::from_millis(10));
-    }
+    anyhow::ensure!(half.exists(), "nothing has arrived");
+    anyhow::ensure!(fleet.agents(0).is_empty(), "the agent runs already");
+    Ok((fleet, coordinator))
+}
+
+#[test]
+fn ctrl_c_in_the_middle_of_an_upload_leaves_no_half_agent() -> Result<()> {
+    let _turn = turn();
+    let (fleet, coordinator) = in_the_middle_of_an_upload()?;
     let group = nix::unistd::Pid::from_raw(coordinator.pid());
     nix::sys::signal::killpg(group, nix::sys::signal::Signal::SIGINT)?;
     let told = Instant::now();
@@ -125,6 +129,16 @@ fn ctrl_c_in_the_middle_of_an_upload_leaves_no_half_agent() -> Result<()> {
         done.stderr
     );
     assert!(told.elapsed() < SAFE, "{}", done.stderr);
+    let took = fleet.wait_clean(SAFE.saturating_sub(told.elapsed()))?;
+    println!("clean after {took:?}");
+    Ok(())
+}
+
+#[test]
+fn a_coordinator_killed_in_the_middle_of_an_upload_leaves_no_half_agent() -> Result<()> {
+    let _turn = turn();
+    let (fleet, mut coordinator) = in_the_middle_of_an_upload()?;
+    coordinator.kill_alone()?;
     let took = fleet.wait_clean(SAFE)?;
     println!("clean after {took:?}");
     Ok(())

@@ -1,18 +1,23 @@
 # Takes the agent from stdin (or the kept one), checks it, starts it, and becomes a channel to it.
 # Whatever fails removes what it has made. Arguments: folder, bytes on stdin, how they come (gzip, plain,
 # kept), checksum and size of the program, its BLAKE3 hash, the name to keep it under (or none), whether
-# sudo may be tried, how the agent is run (file, python3, perl). The rules for lines are those of prepare.sh.
+# sudo may be tried, how the agent is run (file, python3, perl). For each 32 KiB that it took it says so, and no more
+# than a second's worth is ever under way: what is interrupted ends at once. The rules for lines are those of prepare.sh.
 umask 077; set -f; d=$1; n=$2; how=$3; sum=$4; size=$5; hash=$6; keep=$7; sudo=$8; via=$9; r=${d%/*};
 fail() { rm -f "$d/agent" "$d/socket"; rmdir "$d" 2>/dev/null; rmdir "$r" 2>/dev/null;
     echo "fleetflame: $1: $2" >&2; exit 9; };
 mkdir "$r" 2>/dev/null;
 e=$(mkdir "$d" 2>&1) || { mkdir "$r" 2>/dev/null; e=$(mkdir "$d" 2>&1); } || fail folder "$e";
 trap "fail upload interrupted" HUP INT TERM;
+took() { i=$n; while [ "$i" -gt 0 ]; do k=32768; if [ "$i" -lt $k ]; then k=$i; fi;
+    head -c "$k" || return 1; echo fleetflame-took >&3 || return 1; i=$((i-k)); done; };
+exec 3>&1;
 case $how in
-    gzip) e=$({ head -c "$n" | gunzip -c >"$d/agent"; } 2>&1);;
-    plain) e=$({ head -c "$n" >"$d/agent"; } 2>&1);;
+    gzip) e=$({ took | gunzip -c >"$d/agent"; } 2>&1);;
+    plain) e=$({ took >"$d/agent"; } 2>&1);;
     kept) e=$({ ln "$r/$keep" "$d/agent" || cp "$r/$keep" "$d/agent"; } 2>&1);;
 esac;
+exec 3>&-;
 got=$(cksum <"$d/agent" 2>&1);
 if [ "$got" != "$sum $size" ]; then fail upload "checksum and size are $got, not $sum $size; $e"; fi;
 chmod 700 "$d/agent";

@@ -6,6 +6,7 @@
 use super::super::News;
 use super::diagnose::diagnose;
 use super::session::Session;
+use super::upload::Upload;
 use model::{Finding, FindingCode};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout};
 use tokio::sync::Mutex;
-use tokio::time::{Instant, interval, timeout};
+use tokio::time::{Instant, interval_at, sleep_until, timeout};
 
 /// Most that may come before the mark.
 const NOISE_BYTES_MAX: usize = 64 << 10;
@@ -24,12 +25,12 @@ const MARK: Duration = Duration::from_secs(15);
 const MARK_MAX: Duration = Duration::from_secs(75);
 /// Between two words that it is still waited for.
 const TELL: Duration = Duration::from_secs(2);
-/// Longest wait for a piece of what is sent ahead to leave: less than a survey waits for any news.
+/// Longest wait for a piece of what is sent ahead to be taken: less than a survey waits for any news.
 const PIECE: Duration = Duration::from_secs(12);
 /// Bytes of the far side's stderr that are kept.
 const STDERR_BYTES_MAX: u64 = 16 << 10;
-/// Bytes of one piece.
-const PIECE_BYTES: usize = 32 << 10;
+/// What `start.sh` says for each piece that it took.
+const TOOK: &[u8] = b"fleetflame-took\n";
 
 /// A byte stream to an agent. Dropping it ends the channel and the login.
 #[derive(Debug)]
@@ -45,7 +46,7 @@ pub struct Channel {
     session: Arc<Session>,
 }
 
-/// Sends `bytes`, telling how many have gone, and waits for the agent's mark. Gives what the far side has
+/// Sends `bytes`, telling how many were taken, and waits for the agent's mark. Gives what the far side has
 /// said on stderr until then.
 ///
 /// # Errors
@@ -65,32 +66,7 @@ pub async fn open(
     let complaints = Arc::new(Mutex::new(Vec::new()));
     let listening = tokio::spawn(listen(errors, Arc::clone(&complaints)));
     let mut noise = Vec::new();
-    let met = {
-        let mark = find_mark(&mut output, &mut noise);
-        tokio::pin!(mark);
-        let began = Instant::now();
-        let gone = tokio::select! {
-            biased;
-            met = &mut mark => Err(met),
-            gone = send(&mut input, bytes, tell) => Ok(gone),
-        };
-        match gone {
-            Err(met) => met,
-            Ok(Err(Unmet::Late(late))) => Err(Unmet::Late(late)),
-            // It ended before it had read all: what it said says why.
-            Ok(Err(unmet)) => timeout(MARK, mark).await.unwrap_or(Err(unmet)),
-            // What has left us is not there yet: ssh has up to 2 MiB of it on the way.
-            Ok(Ok(())) => {
-                let patience = (MARK + began.elapsed()).min(MARK_MAX);
-                timeout(patience, while_telling(mark, tell))
-                    .await
-                    .unwrap_or_else(|_| {
-                        let late = format!("no start mark in {} s", patience.as_secs());
-                        Err(Unmet::Late(late))
-                    })
-            }
-        }
-    };
+    let met = deliver(&mut input, &mut output, &mut noise, bytes, tell).await;
     let found = match met {
         Ok(found) => found,
         Err(unmet) => {
@@ -119,7 +95,8 @@ enum Unmet {
 
 fn explain(unmet: &Unmet, said: &str, noise: &[u8]) -> Finding {
     let shown = noise.len().min(300);
-    let heard = String::from_utf8_lossy(&noise[noise.len() - shown..]);
+    let heard = String::from_utf8_lossy(&noise[noise.len() - shown..])
+        .replace(&*String::from_utf8_lossy(TOOK), "");
     match unmet {
         Unmet::Closed => diagnose(&format!("{said}\n{heard}"), FindingCode::SshNoAnswer),
         Unmet::Late(late) => {
@@ -134,63 +111,121 @@ fn explain(unmet: &Unmet, said: &str, noise: &[u8]) -> Finding {
     }
 }
 
-/// Reads until the mark has been seen; gives where the bytes behind it begin in `noise`.
-async fn find_mark(output: &mut ChildStdout, noise: &mut Vec<u8>) -> Result<usize, Unmet> {
-    let mark = proto::START_MARK;
-    let mut looked = 0;
-    loop {
-        if let Some(at) = noise[looked..].windows(mark.len()).position(|w| w == mark) {
-            return Ok(looked + at + mark.len());
-        }
-        looked = (noise.len() + 1).saturating_sub(mark.len());
-        if noise.len() > NOISE_BYTES_MAX {
-            return Err(Unmet::Flood);
-        }
-        match output.read_buf(noise).await {
-            Ok(0) | Err(_) => return Err(Unmet::Closed),
-            Ok(_) => {}
-        }
-    }
-}
-
-async fn send(
+/// Sends `bytes` as fast as the far side takes them and reads until the mark has been seen; gives where the
+/// bytes behind it begin in `noise`.
+async fn deliver(
     input: &mut ChildStdin,
+    output: &mut ChildStdout,
+    noise: &mut Vec<u8>,
     bytes: &[u8],
     tell: &(dyn Fn(News) + Send + Sync),
-) -> Result<(), Unmet> {
-    let total_bytes = bytes.len() as u64;
-    let mut sent_bytes = 0;
-    for piece in bytes.chunks(PIECE_BYTES) {
-        match timeout(PIECE, input.write_all(piece)).await {
-            Ok(Ok(())) => {}
-            Ok(Err(_)) => return Err(Unmet::Closed),
-            Err(_) => {
-                let late = format!(
-                    "{sent_bytes} of {total_bytes} bytes were taken, and none in {} s",
-                    PIECE.as_secs()
-                );
-                return Err(Unmet::Late(late));
+) -> Result<usize, Unmet> {
+    let mut upload = Upload::new(bytes.len() as u64);
+    let mut heard = Heard::default();
+    let began = Instant::now();
+    let (mut until, mut broken) = (deadline(&upload, began), false);
+    let mut again = interval_at(began + TELL, TELL);
+    loop {
+        let from = upload.sent_bytes() as usize;
+        let room = match broken {
+            true => 0,
+            false => upload.room_bytes() as usize,
+        };
+        tokio::select! {
+            biased;
+            read = output.read_buf(noise) => {
+                if !matches!(read, Ok(1..)) {
+                    return Err(Unmet::Closed);
+                }
+                let pieces = heard.pieces(noise);
+                for _ in 0..pieces {
+                    upload.took(began.elapsed());
+                }
+                if pieces > 0 {
+                    until = deadline(&upload, began);
+                    let (sent_bytes, total_bytes) = (upload.taken_bytes(), upload.total_bytes());
+                    tell(News::Sending { sent_bytes, total_bytes });
+                }
+                if let Some(found) = heard.mark(noise) {
+                    return Ok(found);
+                }
+                if noise.len() > NOISE_BYTES_MAX {
+                    return Err(Unmet::Flood);
+                }
             }
+            wrote = input.write(&bytes[from..from + room]), if room > 0 => match wrote {
+                Ok(n) if n > 0 => upload.wrote(n as u64, began.elapsed()),
+                // It ended before it had read all: what it said says why.
+                _ => {
+                    broken = true;
+                    until = Instant::now() + MARK;
+                }
+            },
+            () = sleep_until(until) => return Err(overdue(&upload, broken, began)),
+            _ = again.tick(), if upload.is_done() => tell(News::Step("starting the agent")),
         }
-        sent_bytes += piece.len() as u64;
-        tell(News::Sending {
-            sent_bytes,
-            total_bytes,
-        });
     }
-    Ok(())
 }
 
-/// The same future; meanwhile whoever waits for this host hears that it comes nearer.
-async fn while_telling<T>(done: impl Future<Output = T>, tell: &(dyn Fn(News) + Send + Sync)) -> T {
-    let mut again = interval(TELL);
-    tokio::pin!(done);
-    loop {
-        tokio::select! {
-            done = &mut done => return done,
-            _ = again.tick() => tell(News::Step("starting the agent")),
+/// Until when the far side has to say something new.
+fn deadline(upload: &Upload, began: Instant) -> Instant {
+    Instant::now()
+        + match upload.is_done() {
+            true => (MARK + began.elapsed()).min(MARK_MAX),
+            false => PIECE,
         }
+}
+
+fn overdue(upload: &Upload, broken: bool, began: Instant) -> Unmet {
+    if broken {
+        return Unmet::Closed;
     }
+    Unmet::Late(if upload.is_done() {
+        format!("no start mark in {} s", began.elapsed().as_secs())
+    } else {
+        format!(
+            "{} of {} bytes were taken, and none in {} s",
+            upload.taken_bytes(),
+            upload.total_bytes(),
+            PIECE.as_secs()
+        )
+    })
+}
+
+/// What was found in what the far side says, and where to look on.
+#[derive(Debug, Default)]
+struct Heard {
+    pieces_to: usize,
+    mark_to: usize,
+}
+
+impl Heard {
+    /// How many more pieces it says it took.
+    fn pieces(&mut self, noise: &[u8]) -> usize {
+        let mut pieces = 0;
+        while let Some(at) = find(&noise[self.pieces_to..], TOOK) {
+            self.pieces_to += at + TOOK.len();
+            pieces += 1;
+        }
+        self.pieces_to = self
+            .pieces_to
+            .max((noise.len() + 1).saturating_sub(TOOK.len()));
+        pieces
+    }
+
+    /// Where the bytes behind the mark begin.
+    fn mark(&mut self, noise: &[u8]) -> Option<usize> {
+        let mark = proto::START_MARK;
+        if let Some(at) = find(&noise[self.mark_to..], mark) {
+            return Some(self.mark_to + at + mark.len());
+        }
+        self.mark_to = (noise.len() + 1).saturating_sub(mark.len());
+        None
+    }
+}
+
+fn find(text: &[u8], word: &[u8]) -> Option<usize> {
+    text.windows(word.len()).position(|window| window == word)
 }
 
 async fn listen(errors: ChildStderr, into: Arc<Mutex<Vec<u8>>>) {

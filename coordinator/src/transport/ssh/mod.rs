@@ -11,6 +11,7 @@ pub(super) mod channel;
 mod control;
 pub(super) mod diagnose;
 pub(super) mod session;
+mod upload;
 
 use super::bootstrap::{self, Programs, Running, Wishes};
 use super::{BoxFuture, Connect, News};
