@@ -9,7 +9,7 @@ use crate::inputs::random::{Random, mix};
 use crate::setting::Setting;
 use crate::table::Goal;
 use anyhow::ensure;
-use model::format::ffz::{Head, Limits, add_totals, encode_profile, encode_segment};
+use model::format::ffz::{Head, Known, Limits, add_totals, encode_profile, encode_segment};
 use model::format::import::{Import, ImportOptions};
 use model::profile::{
     Frame, FrameId, FrameKind, IdMap, Keep, Measure, Process, Profile, Recorder, RecorderLimits,
@@ -95,9 +95,11 @@ fn decode(setting: &mut Setting, stacks: usize) -> anyhow::Result<()> {
         texts.push(zstd::bulk::compress(&fleet.folded(&counted), ZSTD_LEVEL)?);
     }
     let from_ffz = || -> anyhow::Result<Profile> {
-        let mut sum = Profile::default();
+        let (mut sum, mut known) = (Profile::default(), Known::default());
         for bytes in &ffz {
-            add_totals(&mut sum, bytes, Limits::FILE, |_| Series::default())?;
+            add_totals(&mut sum, &mut known, bytes, Limits::FILE, |_| {
+                Series::default()
+            })?;
         }
         Ok(sum)
     };

@@ -7,7 +7,7 @@ use super::reading::{self, ReadArgs, unreadable};
 use crate::render::{Side, View, ViewBuilder};
 use anyhow::Context as _;
 use model::Finding;
-use model::format::ffz::{AddError, Limits, add_rows, decode_head};
+use model::format::ffz::{AddError, Known, Limits, add_rows, decode_head};
 use model::format::import::{Detection, Import, ImportStats};
 use model::profile::{NodeId, Process, Profile, Series, SeriesId, Values, add_values};
 use serde_json::json;
@@ -109,7 +109,7 @@ pub fn gather(
         stats = imported.stats;
         detections = texts.into_iter().zip(imported.detections).collect();
     }
-    for Sum { profile, lists } in files.sums {
+    for Sum { profile, lists, .. } in files.sums {
         units.extend(profile.measures.first().map(|m| m.name.clone()));
         builder.add_sum(profile, &lists, Side::Left);
     }
@@ -153,6 +153,8 @@ const LISTS_MAX: usize = 64;
 struct Sum {
     /// The dictionary, and the totals of groups beyond [`LISTS_MAX`].
     profile: Profile,
+    /// Texts and frames that it has already.
+    known: Known,
     /// For each process group the first measure by node number: most nodes of many hosts have a
     /// value in the end, and a list is found faster than an entry.
     lists: Vec<Vec<u64>>,
@@ -160,7 +162,11 @@ struct Sum {
 
 impl Sum {
     fn add(&mut self, bytes: &[u8], group: impl FnMut(&Series) -> Series) -> Result<(), AddError> {
-        let Self { profile, lists } = self;
+        let Self {
+            profile,
+            known,
+            lists,
+        } = self;
         let mut tables = std::mem::take(&mut profile.totals);
         let row = |series: SeriesId, node: NodeId, values: &Values| {
             let (list, at) = (series.0 as usize, node.0 as usize);
@@ -178,7 +184,7 @@ impl Sum {
             }
             list[at] = list[at].saturating_add(values[0]);
         };
-        let added = add_rows(profile, bytes, Limits::FILE, group, row);
+        let added = add_rows(profile, known, bytes, Limits::FILE, group, row);
         profile.totals = tables;
         added
     }

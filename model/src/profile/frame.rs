@@ -353,19 +353,6 @@ impl FrameTable {
         }
     }
 
-    /// The same, for tables that mostly have the same frames in the same order: the frame behind
-    /// `last` is looked at first.
-    pub(crate) fn intern_behind(&mut self, last: Option<FrameId>, frame: FrameRef<'_>) -> FrameId {
-        let next = last.map_or(0, |last| last.0 as usize + 1);
-        match self.frames.get_mut(next) {
-            Some(there) if there.key() == frame.key() => {
-                there.unite(frame);
-                FrameId(next as u32) // numbers of this table fit
-            }
-            _ => self.intern_ref(frame),
-        }
-    }
-
     /// The id of `frame`, if its key is there.
     #[must_use]
     pub fn find(&self, frame: &Frame) -> Option<FrameId> {

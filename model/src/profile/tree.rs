@@ -37,9 +37,10 @@ const SLOTS_MIN: usize = 64;
 /// Places of a table that takes little memory (3 MiB).
 const SLOTS_FEW: usize = 1 << 18;
 
-/// Node numbers by (parent, frame), with the nodes repeated in it: looking up costs one miss of the
-/// cache, where a table of numbers alone costs three (its tags, its numbers, the node), and looking
-/// up is most of what folding and merging do. 12 bytes a place, at most 7 in 10 of them taken.
+/// Node numbers by (parent, frame) of all children but each node's first, with the nodes repeated in it:
+/// looking up costs one miss of the cache, where a table of numbers alone costs three (its tags, its
+/// numbers, the node), and looking up is most of what folding and merging do. 12 bytes a place, at most 7
+/// in 10 of them taken.
 #[derive(Clone, Debug)]
 struct Children {
     slots: Vec<Slot>,
@@ -99,16 +100,10 @@ impl Children {
         }
     }
 
-    /// Forgets everything and takes up these nodes instead, the first of which is the root.
-    fn refill(&mut self, nodes: &[Node]) {
+    /// Forgets everything.
+    fn clear(&mut self) {
         self.slots.fill(Slot::default());
         self.taken = 0;
-        for (id, node) in (0_u32..).zip(nodes).skip(1) {
-            let (parent, frame) = (node.parent.0, node.frame.0);
-            if let Err(at) = self.find(parent, frame) {
-                self.insert(at, Slot { parent, frame, id });
-            }
-        }
     }
 
     /// Takes the empty place `at`.
@@ -123,10 +118,15 @@ impl Children {
 }
 
 /// The nodes by number; node 0 is [`ROOT`]. Append-only.
+///
+/// Most nodes have one child: stacks are long and part late. So a node's first child stands beside it,
+/// usually next to it in memory, and only the others are in the table.
 #[derive(Clone, Debug)]
 pub struct Tree {
     nodes: Vec<Node>,
-    children: Children,
+    /// Each node's first child; 0 for none.
+    first: Vec<u32>,
+    others: Children,
 }
 
 impl Default for Tree {
@@ -137,36 +137,61 @@ impl Default for Tree {
         };
         Self {
             nodes: vec![root],
-            children: Children::default(),
+            first: vec![0],
+            others: Children::default(),
         }
     }
 }
 
+/// Where a child that is not there belongs.
+enum Room {
+    /// Its parent has none.
+    First,
+    /// At this place of the table.
+    Other(usize),
+    /// Nowhere: there is no such parent.
+    None,
+}
+
 impl Tree {
+    #[inline]
+    fn find(&self, parent: NodeId, frame: FrameId) -> Result<NodeId, Room> {
+        let Some(&first) = self.first.get(parent.0 as usize) else {
+            return Err(Room::None);
+        };
+        if first == 0 {
+            return Err(Room::First);
+        }
+        if self.nodes[first as usize].frame == frame {
+            return Ok(NodeId(first));
+        }
+        self.others.find(parent.0, frame.0).map_err(Room::Other)
+    }
+
     /// The child of `parent` with `frame`, if it is there.
     #[must_use]
     #[inline]
     pub fn child(&self, parent: NodeId, frame: FrameId) -> Option<NodeId> {
-        self.children.find(parent.0, frame.0).ok()
+        self.find(parent, frame).ok()
     }
 
-    /// The child of `parent` with `frame`, which is added when it is new.
+    /// The child of `parent` with `frame`, which is added when it is new. `parent` is a number of this tree.
     #[inline]
     pub fn intern(&mut self, parent: NodeId, frame: FrameId) -> NodeId {
-        match self.children.find(parent.0, frame.0) {
-            Ok(id) => id,
-            Err(at) => {
-                let id = u32::try_from(self.nodes.len()).unwrap_or(u32::MAX);
-                let slot = Slot {
-                    parent: parent.0,
-                    frame: frame.0,
-                    id,
-                };
-                self.children.insert(at, slot);
-                self.nodes.push(Node { parent, frame });
-                NodeId(id)
+        let id = u32::try_from(self.nodes.len()).unwrap_or(u32::MAX);
+        match self.find(parent, frame) {
+            Ok(id) => return id,
+            Err(Room::First) => self.first[parent.0 as usize] = id,
+            Err(Room::Other(at)) => {
+                let (parent, frame) = (parent.0, frame.0);
+                self.others.insert(at, Slot { parent, frame, id });
             }
+            // A stray number would make a node without a way to the root.
+            Err(Room::None) => return self.intern(ROOT, frame),
         }
+        self.nodes.push(Node { parent, frame });
+        self.first.push(0);
+        NodeId(id)
     }
 
     /// This tree on top of one frame, and how much higher each node's number is there. In place: a
@@ -182,7 +207,20 @@ impl Tree {
             frame,
         };
         self.nodes.insert(1, node);
-        self.children.refill(&self.nodes);
+        self.first.clear();
+        self.first.resize(self.nodes.len(), 0);
+        self.others.clear();
+        for (id, node) in (0_u32..).zip(&self.nodes).skip(1) {
+            let (parent, frame) = (node.parent.0, node.frame.0);
+            match self.first.get_mut(node.parent.0 as usize) {
+                Some(first) if *first == 0 => *first = id,
+                _ => {
+                    if let Err(at) = self.others.find(parent, frame) {
+                        self.others.insert(at, Slot { parent, frame, id });
+                    }
+                }
+            }
+        }
         (self, top.0)
     }
 

@@ -6,6 +6,7 @@
 
 use super::block::{Blocks, CELLS, COUNTERS, DICTIONARY, END, TOTALS};
 use super::decode::{TEXT_BYTES_BY_RAW_BYTE, Texts, frame, opening, series};
+use super::known::{Known, Row};
 use super::varint::Cursor;
 use super::{FfzError, Limits};
 use crate::profile::{
@@ -30,22 +31,30 @@ struct Numbers {
     series: Vec<SeriesId>,
 }
 
-/// Adds the totals of the file in `bytes` to `sum`. Each of its series goes into the one that
+/// Adds the totals of the file in `bytes` to `sum`, of which `known` is kept from file to file. Each of its series goes into the one that
 /// `as_series` gives for it, so that those that need not be told apart cost no memory.
 ///
 /// # Errors
 /// [`AddError`]; `sum` is then of no use any more.
 pub fn add_totals(
     sum: &mut Profile,
+    known: &mut Known,
     bytes: &[u8],
     limits: Limits,
     as_series: impl FnMut(&Series) -> Series,
 ) -> Result<(), AddError> {
     let mut totals = std::mem::take(&mut sum.totals);
-    let added = add_rows(sum, bytes, limits, as_series, |series, node, values| {
-        let totals = totals.entry(series).or_default();
-        add_values(totals.entry(node).or_default(), values);
-    });
+    let added = add_rows(
+        sum,
+        known,
+        bytes,
+        limits,
+        as_series,
+        |series, node, values| {
+            let totals = totals.entry(series).or_default();
+            add_values(totals.entry(node).or_default(), values);
+        },
+    );
     sum.totals = totals;
     added
 }
@@ -56,6 +65,7 @@ pub fn add_totals(
 /// [`AddError`]; what `row` was given is then of no use any more.
 pub fn add_rows(
     sum: &mut Profile,
+    known: &mut Known,
     bytes: &[u8],
     limits: Limits,
     mut as_series: impl FnMut(&Series) -> Series,
@@ -74,6 +84,7 @@ pub fn add_rows(
         nodes: vec![ROOT],
         series: Vec::new(),
     };
+    known.rewind();
     let mut texts_left = limits
         .total_raw_bytes_max
         .saturating_mul(TEXT_BYTES_BY_RAW_BYTE);
@@ -85,6 +96,7 @@ pub fn add_rows(
                 let mut cursor = Cursor::new(&raw);
                 dictionary(
                     sum,
+                    known,
                     &mut cursor,
                     &mut numbers,
                     &mut texts_left,
@@ -108,20 +120,26 @@ pub fn add_rows(
 
 fn dictionary(
     sum: &mut Profile,
+    known: &mut Known,
     cursor: &mut Cursor<'_>,
     numbers: &mut Numbers,
     texts_left: &mut usize,
     as_series: &mut impl FnMut(&Series) -> Series,
 ) -> Result<(), FfzError> {
     let mut texts = Texts::read(cursor, texts_left)?;
-    let mut known = None;
+    let ids = texts.known(known)?;
     for _ in 0..cursor.count()? {
-        let frame = frame(cursor, &mut texts)?;
-        let before = sum.frames.len();
-        let id = sum.frames.intern_behind(known, frame);
-        if sum.frames.len() == before {
-            known = Some(id);
-        }
+        let mut again = cursor.clone();
+        let row = Row::read(cursor, &ids)?;
+        let id = match known.frame(&row) {
+            Some(id) => id,
+            None => {
+                let frame = frame(&mut again, &mut texts)?;
+                let id = sum.frames.intern_ref(frame);
+                known.learn(row, id);
+                id
+            }
+        };
         numbers.frames.push(id);
     }
     // All parents stand before all frames, so two cursors go side by side.
@@ -134,7 +152,7 @@ fn dictionary(
     // Hosts that run the same program meet much of it in the same order, and then the next node is
     // the one after the last that was known: looking there first saves most walks through the table.
     // What only this host has lies between, at the end of the tree, and does not move that place.
-    let mut known = ROOT;
+    let mut last = ROOT;
     for _ in 0..count {
         let back = usize::try_from(parents.number()?).unwrap_or(usize::MAX);
         let parent = numbers.nodes.len().checked_sub(back).filter(|_| back > 0);
@@ -144,7 +162,7 @@ fn dictionary(
         let frame = numbers.frames.get(cursor.number_u32()? as usize);
         let frame = frame.ok_or(FfzError::Malformed("an id points outside its table"))?;
         let (parent, frame) = (numbers.nodes[parent], *frame);
-        let next = NodeId(known.0.saturating_add(1));
+        let next = NodeId(last.0.saturating_add(1));
         let node = if sum.tree.get(next) == Some(Node { parent, frame }) {
             next
         } else {
@@ -156,7 +174,7 @@ fn dictionary(
             }
             node
         };
-        known = node;
+        last = node;
         numbers.nodes.push(node);
     }
     for _ in 0..cursor.count()? {
@@ -227,11 +245,11 @@ mod tests {
         #[test]
         fn files_added_straight_are_the_merge_of_their_profiles(a in any_rows(), b in any_rows()) {
             let files = [profile_from(&a), profile_from(&b)];
-            let mut sum = Profile::default();
+            let (mut sum, mut known) = (Profile::default(), Known::default());
             let mut merged = Profile::default();
             for profile in files {
                 let bytes = encode_profile(&profile).unwrap();
-                add_totals(&mut sum, &bytes, Limits::FILE, Clone::clone).unwrap();
+                add_totals(&mut sum, &mut known, &bytes, Limits::FILE, Clone::clone).unwrap();
                 merged.merge(&profile).unwrap();
             }
             prop_assert_eq!(stacks(&sum), stacks(&merged));
@@ -249,8 +267,8 @@ mod tests {
             } else {
                 bytes[at] ^= 1 << bit;
             }
-            let mut sum = Profile::default();
-            if add_totals(&mut sum, &bytes, Limits::FILE, Clone::clone).is_ok() {
+            let (mut sum, mut known) = (Profile::default(), Known::default());
+            if add_totals(&mut sum, &mut known, &bytes, Limits::FILE, Clone::clone).is_ok() {
                 prop_assert!(!cut);
                 prop_assert_eq!(stacks(&sum), stacks(&whole));
             }

@@ -2,6 +2,7 @@
 //! Never: a panic, an unbounded allocation, or a document without its end block taken as whole.
 
 use super::block::{Blocks, CELLS, COUNTERS, DICTIONARY, END, HEAD, TOTALS};
+use super::known::Known;
 use super::varint::Cursor;
 use super::{FfzError, Head, Limits};
 use crate::profile::{
@@ -164,6 +165,22 @@ impl<'a, 'b> Texts<'a, 'b> {
             table.push(cursor.bytes()?);
         }
         Ok(Self { table, left })
+    }
+
+    /// The numbers of all texts of the table. New ones are copied, and counted as that.
+    pub(super) fn known(&mut self, known: &mut Known) -> Result<Vec<u32>, FfzError> {
+        let mut ids = Vec::with_capacity(self.table.len());
+        for text in &self.table {
+            let (id, new) = known.text(text);
+            if new {
+                *self.left = self
+                    .left
+                    .checked_sub(text.len() + TEXT_BYTES_BESIDE)
+                    .ok_or(FfzError::Malformed("the texts are too large"))?;
+            }
+            ids.push(id);
+        }
+        Ok(ids)
     }
 
     /// The bytes behind the next number.

@@ -18,12 +18,14 @@ mod add;
 mod block;
 mod decode;
 mod encode;
+mod known;
 mod varint;
 
 pub use add::{AddError, add_rows, add_totals};
 pub use block::{FfzError, Limits};
 pub use decode::{Want, decode_head, decode_profile, decode_segment};
 pub use encode::{ProfileWriter, encode_profile, encode_segment};
+pub use known::Known;
 
 use crate::profile::Measure;
 

@@ -36,9 +36,16 @@ impl<'a> Cursor<'a> {
     #[inline]
     pub(super) fn number(&mut self) -> Result<u64, FfzError> {
         // Most numbers are small.
-        if let [byte @ 0..0x80, rest @ ..] = self.rest {
-            self.rest = rest;
-            return Ok(u64::from(*byte));
+        match self.rest {
+            [byte @ 0..0x80, rest @ ..] => {
+                self.rest = rest;
+                return Ok(u64::from(*byte));
+            }
+            [low, high @ 0..0x80, rest @ ..] => {
+                self.rest = rest;
+                return Ok(u64::from(low & 0x7f) | u64::from(*high) << 7);
+            }
+            _ => {}
         }
         self.long_number()
     }
