@@ -4,7 +4,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
 .DEFAULT_GOAL := help
-.PHONY: help demo agent test check bench soak bless
+.PHONY: help demo agent test check lab bench soak bless
 
 export CARGO_TERM_COLOR ?= auto
 # Long enough to notice a parser that broke, short enough to be run each time; `make soak` gives each target ten minutes.
@@ -65,6 +65,12 @@ check:  ## the quick part: format, lints, unit tests
 	step format cargo fmt --all --check
 	step lints cargo clippy --workspace --all-targets --locked -- -D warnings
 	step unit-tests cargo nextest run --workspace --locked --lib --bins
+	finish
+
+lab:  ## real SystemTap in virtual machines, alone: the stories of tests/e2e/lab; STORIES=word for some of them
+	@$(STEPS)
+	step packages deploy/test-packages
+	step lab cargo nextest run --locked --workspace --no-fail-fast --test lab $(STORIES)
 	finish
 
 bench:  ## measure against the tools of the field; PARTS="fold merge" for some parts, PARTS=--quick for small inputs

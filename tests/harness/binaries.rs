@@ -1,7 +1,7 @@
-//! The two programs under test.
+//! The two programs under test, and the one that the lab puts into its guests.
 //!
-//! In: this checkout. Out: the paths of `fleetflame` and `fleetflame-agent`, built in the running test's
-//! own target folder and profile. Never: a program from PATH: a test must not pass with an old one.
+//! In: this checkout. Out: the paths of `fleetflame`, `fleetflame-agent` and `lab-door`, built in the running
+//! test's own target folder and profile. Never: a program from PATH: a test must not pass with an old one.
 //!
 //! `FLEETFLAME_BIN_DIR` names a folder with both, for machines without a compiler.
 
@@ -21,6 +21,7 @@ pub const BIN_DIR: &str = "FLEETFLAME_BIN_DIR";
 
 const COORDINATOR: &str = "fleetflame";
 const AGENT: &str = "fleetflame-agent";
+const LAB_DOOR: &str = "lab-door";
 const BUILD_DEADLINE: Duration = Duration::from_mins(20);
 
 /// Where the programs are.
@@ -30,6 +31,8 @@ pub struct Binaries {
     pub coordinator: PathBuf,
     /// `fleetflame-agent`.
     pub agent: PathBuf,
+    /// `lab-door`, by which the harness commands a guest of the lab; only the lab misses it.
+    pub lab_door: PathBuf,
 }
 
 impl Binaries {
@@ -59,6 +62,7 @@ impl Binaries {
         let found = Self {
             coordinator: dir.join(COORDINATOR),
             agent: dir.join(AGENT),
+            lab_door: dir.join(LAB_DOOR),
         };
         for path in [&found.coordinator, &found.agent] {
             if !path.is_file() {
@@ -101,6 +105,7 @@ impl Binaries {
         Ok(Self {
             coordinator: take(COORDINATOR)?,
             agent: take(AGENT)?,
+            lab_door: take(LAB_DOOR)?,
         })
     }
 }

@@ -67,22 +67,7 @@ impl<'ns> Gateway<'ns> {
     pub fn start_with_workers(place: GatewayPlace<'ns>, workers: usize) -> Result<Self> {
         requirements::root()?;
         let nginx = requirements::command("nginx")?;
-        for (file, package) in [
-            (
-                "/usr/lib/nginx/modules/ngx_http_lua_module.so",
-                "libnginx-mod-http-lua",
-            ),
-            ("/usr/share/lua/5.1/resty/core.lua", "lua-resty-core"),
-            (
-                &format!(
-                    "/usr/lib/{}-linux-gnu/lua/5.1/cjson.so",
-                    std::env::consts::ARCH
-                ),
-                "lua-cjson",
-            ),
-        ] {
-            requirements::file(Path::new(file), package)?;
-        }
+        check_packages()?;
         let address = match place {
             GatewayPlace::Here => free_port()?,
             GatewayPlace::Inside(_, address) => address,
@@ -243,6 +228,27 @@ impl<'ns> Gateway<'ns> {
     }
 }
 
+/// Fails unless nginx's modules and libraries are there.
+pub(crate) fn check_packages() -> Result<()> {
+    for (file, package) in [
+        (
+            "/usr/lib/nginx/modules/ngx_http_lua_module.so",
+            "libnginx-mod-http-lua",
+        ),
+        ("/usr/share/lua/5.1/resty/core.lua", "lua-resty-core"),
+        (
+            &format!(
+                "/usr/lib/{}-linux-gnu/lua/5.1/cjson.so",
+                std::env::consts::ARCH
+            ),
+            "lua-cjson",
+        ),
+    ] {
+        requirements::file(Path::new(file), package)?;
+    }
+    Ok(())
+}
+
 fn free_port() -> Result<SocketAddr> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
 }
@@ -253,19 +259,25 @@ fn write_files(dir: &Path, address: SocketAddr, workers: usize) -> Result<()> {
     fs::set_permissions(dir, fs::Permissions::from_mode(0o755))?;
     fs::create_dir(dir.join("tmp"))?;
     fs::create_dir(dir.join("lua"))?;
-    for (name, source) in LUA {
-        fs::write(dir.join("lua").join(name), source)?;
+    let place = dir.to_str().context("a folder whose name is not UTF-8")?;
+    for (file, text) in files(place, &address.to_string(), workers) {
+        fs::write(dir.join(file), text)?;
     }
+    Ok(())
+}
+
+/// The files of a gateway in the folder `dir`, by their paths in it: its configuration and handlers.
+pub(crate) fn files(dir: &str, address: &str, workers: usize) -> Vec<(String, String)> {
     let conf = CONF
-        .replace(
-            "@DIR@",
-            dir.to_str().context("a folder whose name is not UTF-8")?,
-        )
+        .replace("@DIR@", dir)
         .replace("@USER@", WORKER_USER)
         .replace("@WORKERS@", &workers.to_string())
         .replace("@ARCH@", std::env::consts::ARCH)
-        .replace("@ADDRESS@", &address.to_string());
-    Ok(fs::write(dir.join("nginx.conf"), conf)?)
+        .replace("@ADDRESS@", address);
+    LUA.iter()
+        .map(|(name, source)| (format!("lua/{name}"), (*source).to_owned()))
+        .chain([("nginx.conf".to_owned(), conf)])
+        .collect()
 }
 
 fn get(address: SocketAddr, path: &str) -> Result<String> {
