@@ -76,7 +76,8 @@ pub fn plan(request: &BudgetRequest) -> Budget {
         .saturating_mul(request.sample_hz as usize)
         .div_ceil(2)
         .max(64);
-    let affordable = request.budget_bytes * 3 / 8 / slot_bytes as u64;
+    let slot_cost = slot_bytes + crate::capture::INTERPOSED_WORDS * 8;
+    let affordable = request.budget_bytes * 3 / 8 / slot_cost as u64;
     let slots = usize::try_from(affordable)
         .unwrap_or(usize::MAX)
         .clamp(16, useful);
@@ -90,7 +91,7 @@ pub fn plan(request: &BudgetRequest) -> Budget {
             .clamp(1, slots)
     };
     let rings = (cpus * (ring_pages + 1) * page) as u64;
-    let total_bytes = rings + (slots * slot_bytes) as u64 + (extensions * extension_bytes) as u64;
+    let total_bytes = rings + (slots * slot_cost) as u64 + (extensions * extension_bytes) as u64;
     Budget {
         ring_pages,
         stack_copy_bytes: copy,

@@ -7,6 +7,7 @@ use crate::interpose::{CaptureContext, InterposedUnwinder};
 use crate::record::{self, Header, Record};
 use crate::ring::Ring;
 use crate::sys;
+use crate::words::StackWords;
 use crossbeam_queue::ArrayQueue;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
@@ -299,7 +300,7 @@ impl CpuSampler {
         slot.latency_ns = begin.saturating_sub(time);
         slot.period_ns = self.covered(time, slot.latency_ns);
         let deadline = begin.saturating_add(HANDLING_MAX_NS);
-        read_live(shared, &mut slot, deadline);
+        read_live(shared, &mut slot, deadline, self.exclusive);
         let end = shared.event_now();
         slot.work_ns = end.saturating_sub(begin);
         if end > deadline {
@@ -367,7 +368,7 @@ const HOLE_EXTENSION_MAX: usize = 64 << 10;
 
 /// Reads what must be read while the target stands still: the rest of a long stack, and whatever
 /// an interposed unwinder needs.
-fn read_live(shared: &Shared, slot: &mut Slot, deadline: u64) {
+fn read_live(shared: &Shared, slot: &mut Slot, deadline: u64, exclusive: bool) {
     let Slot {
         record,
         length,
@@ -414,7 +415,16 @@ fn read_live(shared: &Shared, slot: &mut Slot, deadline: u64) {
         let context = CaptureContext {
             pid: sample.pid,
             regs: &regs,
-            stack: sample.stack,
+            words: StackWords {
+                start: regs.sp(),
+                copy: sample.stack,
+                extension: extension
+                    .as_deref()
+                    .and_then(|e| e.get(..*extension_length))
+                    .unwrap_or_default(),
+            },
+            exclusive,
+            now: &|| shared.event_now(),
             deadline,
         };
         unwinder.capture(&context, interposed);

@@ -19,6 +19,8 @@ type Bytes<'a> = EndianSlice<'a, LittleEndian>;
 const FDES_MAX: usize = 4 << 20;
 /// Longest run of instructions of one function that is executed.
 const INSTRUCTION_BYTES_MAX: usize = 64 << 10;
+/// Large functions of one module that are looked at for a fixed frame.
+const LARGE_MAX: usize = 10_000;
 /// Most steps of one DWARF expression.
 const ITERATIONS_MAX: u32 = 1000;
 
@@ -154,6 +156,35 @@ impl CfiTable {
     #[must_use]
     pub fn function_start(&self, address: u64) -> Option<u64> {
         self.fde(address).map(|f| f.start)
+    }
+
+    /// Start and length of the function, at least `bytes_min` long, whose rows at its start and at
+    /// its end are the same, compute the CFA in one of these ways, and save these registers at
+    /// these offsets from it: assembler with one frame for all of it. Compilers write none.
+    #[must_use]
+    pub fn function_with_fixed_frame(
+        &self,
+        bytes_min: u64,
+        cfa: &[(u16, i64)],
+        saved: &[(u16, i64)],
+    ) -> Option<(u64, u64)> {
+        let mut context = UnwindContext::new();
+        let large = self.fdes.iter().filter(|f| f.length >= bytes_min);
+        large.take(LARGE_MAX).find_map(|fde| {
+            let first = self.rule(fde.start, &mut context);
+            let last = self.rule(fde.start.checked_add(fde.length - 1)?, &mut context);
+            let Rule::Row(row) = first else { return None };
+            let fits = first == last
+                && cfa.contains(&(row.cfa_register, row.cfa_offset))
+                && saved.iter().all(|&(register, at)| {
+                    let kept = arch::KEPT.iter().zip(&row.kept);
+                    let mut all = kept
+                        .map(|(number, place)| (*number, *place))
+                        .chain([(arch::RA, row.return_address)]);
+                    all.any(|(number, place)| number == register && place == Place::AtCfa(at))
+                });
+            fits.then_some((fde.start, fde.length))
+        })
     }
 
     /// How many functions are known.

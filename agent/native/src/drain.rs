@@ -4,6 +4,7 @@
 use crate::capture::{Shared, SideEvent, Slot};
 use crate::config::NativeConfig;
 use crate::fold::Folder;
+use crate::interpose::Outcome;
 use crate::kallsyms::KernelSymbols;
 use crate::modules::ModuleStore;
 use crate::proc;
@@ -13,7 +14,8 @@ use crate::space::Space;
 use crate::steps::PeriodSteps;
 use crate::summary::Durations;
 use crate::sys;
-use crate::unwind::{Pc, Stack, StackWords, Unwinder};
+use crate::unwind::{Pc, Stack, Unwinder};
+use crate::words::StackWords;
 use foldhash::HashMap;
 use model::finding::{Finding, FindingCode};
 use model::profile::{CounterKind, CounterSource, FrameId, Recorder, SeriesId};
@@ -43,6 +45,11 @@ pub struct Quality {
     pub unknown_frames: u64,
     /// Deepest stack.
     pub depth_max: usize,
+    /// Stacks with Lua frames.
+    pub lua_stacks: u64,
+    /// Runs of Lua frames between C code: all, those read while the target could run on, and those
+    /// that could not be followed.
+    pub lua_segments: [u64; 3],
     /// Samples over which an unwinder panicked.
     pub panicked: u64,
     /// From sample to handling.
@@ -117,12 +124,20 @@ impl Drain {
     /// Scans and parses what the targets have mapped, so that nothing big is left for later.
     pub fn preload(&mut self) {
         let now = sys::mono_ns();
-        for pid in lock(&self.registry).pids() {
-            self.spaces
-                .entry(pid)
-                .or_default()
-                .refresh(pid, now, &mut self.store);
+        let pids = lock(&self.registry).pids();
+        for pid in pids {
+            self.refreshed(pid, now);
         }
+    }
+
+    fn refreshed(&mut self, pid: u32, now: u64) -> &mut Space {
+        let space = self.spaces.entry(pid).or_default();
+        if space.refresh(pid, now, &mut self.store)
+            && let Some(unwinder) = &self.shared.interposed
+        {
+            unwinder.mapped(pid, space);
+        }
+        space
     }
 
     /// What went wrong so far, taken.
@@ -274,13 +289,16 @@ impl Drain {
         };
         let pid = sample.pid;
         let now = sys::mono_ns();
+        self.refreshed(pid, now);
         let space = self.spaces.entry(pid).or_default();
-        space.refresh(pid, now, &mut self.store);
         let stack = self
             .unwinder
             .unwind(pid, space, regs, words, &slot.interposed);
         let lost_its_way = stack.frames.iter().any(|f| matches!(f, Pc::Unknown));
         if lost_its_way && space.refresh_for_unknown(pid, now, &mut self.store) {
+            if let Some(unwinder) = &self.shared.interposed {
+                unwinder.mapped(pid, space);
+            }
             return self
                 .unwinder
                 .unwind(pid, space, regs, words, &slot.interposed);
@@ -323,6 +341,13 @@ impl Drain {
             return;
         }
         q.user_stacks += 1;
+        for outcome in &stack.segments {
+            q.lua_segments[0] += 1;
+            q.lua_segments[1] += u64::from(*outcome == Outcome::Racy);
+            q.lua_segments[2] += u64::from(*outcome == Outcome::Failed);
+        }
+        let has_lua = |o: &Outcome| *o != Outcome::Failed;
+        q.lua_stacks += u64::from(stack.segments.iter().any(has_lua));
         q.rooted += u64::from(stack.rooted);
         q.user_frames += stack.frames.len() as u64;
         q.depth_max = q.depth_max.max(stack.frames.len());
@@ -357,6 +382,18 @@ impl Drain {
                 .retain(|key, _| alive.binary_search(&key.0).is_ok());
             self.series
                 .retain(|key, _| alive.binary_search(&key.0).is_ok());
+            if let Some(unwinder) = &self.shared.interposed {
+                unwinder.retain(&|pid| alive.binary_search(&pid).is_ok());
+            }
+        }
+        // Those that came since, so that their first samples are whole.
+        let new: Vec<u32> = lock(&self.registry)
+            .pids()
+            .into_iter()
+            .filter(|pid| !self.spaces.contains_key(pid))
+            .collect();
+        for pid in new {
+            self.refreshed(pid, now);
         }
     }
 }

@@ -4,6 +4,7 @@
 
 use crate::elf::{self, Elf, Want};
 use crate::file::{DEBUG_FILE_BYTES_MAX, FILE_BYTES_MAX, FileKey, TargetFile};
+use crate::luajit;
 use crate::maps::Mapping;
 use crate::sys;
 use foldhash::HashMap;
@@ -30,6 +31,8 @@ pub struct Module {
     pub name: String,
     /// What was parsed.
     pub elf: Elf,
+    /// ELF address and length of LuaJIT's interpreter, if it is in here.
+    pub interpreter: Option<(u64, u64)>,
 }
 
 /// All images that were seen.
@@ -120,7 +123,14 @@ impl ModuleStore {
 
     fn adopt(&mut self, name: &str, elf: Elf) -> Arc<Module> {
         self.next_id += 1;
+        let machine = &luajit::layout::HERE;
+        let interpreter = elf.cfi.function_with_fixed_frame(
+            luajit::layout::INTERPRETER_BYTES_MIN,
+            machine.cfa,
+            machine.table,
+        );
         Arc::new(Module {
+            interpreter,
             id: self.next_id,
             name: name.to_owned(),
             elf,

@@ -6,7 +6,7 @@ use crate::capture::Shared;
 use crate::clock::ClockOffset;
 use crate::config::NativeConfig;
 use crate::drain::{Drain, lock};
-use crate::interpose::InterposedUnwinder;
+use crate::luajit::LuaJit;
 use crate::mode::Mode;
 use crate::proc;
 use crate::registry::{Registry, Window};
@@ -48,19 +48,7 @@ impl Sampler {
     /// # Errors
     /// A finding when nothing could be sampled: no permission, no such process.
     pub fn arm(config: NativeConfig, recorder: Arc<Mutex<Recorder>>) -> Result<Armed, Finding> {
-        arming::arm(config, recorder, None)
-    }
-
-    /// As [`Sampler::arm`], with an unwinder that is asked first where there are no tables.
-    ///
-    /// # Errors
-    /// As [`Sampler::arm`].
-    pub fn arm_with(
-        config: NativeConfig,
-        recorder: Arc<Mutex<Recorder>>,
-        interposed: Arc<dyn InterposedUnwinder>,
-    ) -> Result<Armed, Finding> {
-        arming::arm(config, recorder, Some(interposed))
+        arming::arm(config, recorder, Some(Arc::<LuaJit>::default()))
     }
 
     /// Sampling begins at this instant of this process's `CLOCK_MONOTONIC` (nanoseconds), and
@@ -175,6 +163,8 @@ impl Sampler {
             summary.user_frames = q.user_frames;
             summary.unknown_frames = q.unknown_frames;
             summary.depth_max = q.depth_max;
+            summary.lua_stacks = q.lua_stacks;
+            [summary.lua_segments, summary.lua_racy, summary.lua_failed] = q.lua_segments;
             summary.latency_ns = (q.latency.quantile(0.5), q.latency.quantile(0.99));
             summary.work_ns = (q.work.quantile(0.5), q.work.quantile(0.99));
             if q.panicked > 0 {

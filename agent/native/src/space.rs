@@ -61,12 +61,14 @@ impl Space {
         };
     }
 
-    /// Scans if there is reason to and the last scan is long enough ago.
-    pub fn refresh(&mut self, pid: u32, now_ns: u64, store: &mut ModuleStore) {
+    /// Scans if there is reason to and the last scan is long enough ago. Returns whether it did.
+    pub fn refresh(&mut self, pid: u32, now_ns: u64, store: &mut ModuleStore) -> bool {
         let age = now_ns.saturating_sub(self.scanned_ns);
-        if self.scanned_ns == 0 || (self.dirty && age >= SCAN_GAP_NS) {
+        let due = self.scanned_ns == 0 || (self.dirty && age >= SCAN_GAP_NS);
+        if due {
             self.scan(pid, now_ns, store);
         }
+        due
     }
 
     /// An address was not found: scan again, but not for each one.
@@ -128,6 +130,17 @@ impl Space {
                 code,
             });
         }
+    }
+
+    /// Executable memory in order of address: start, end, and the image with its bias.
+    pub fn executable(&self) -> impl Iterator<Item = (u64, u64, Option<(&Module, u64)>)> {
+        self.regions.iter().map(|region| {
+            let module = match &region.code {
+                Code::Module { module, bias } => Some((&**module, *bias)),
+                Code::File(_) | Code::Anonymous => None,
+            };
+            (region.start, region.end, module)
+        })
     }
 
     /// What lies at a run-time address.

@@ -84,6 +84,14 @@ pub struct NativeSummary {
     pub unknown_frames: u64,
     /// Deepest stack.
     pub depth_max: usize,
+    /// Stacks with Lua frames.
+    pub lua_stacks: u64,
+    /// Runs of Lua frames between C code.
+    pub lua_segments: u64,
+    /// Those of them that were read while the target could run on.
+    pub lua_racy: u64,
+    /// Those of them that could not be followed.
+    pub lua_failed: u64,
     /// CPU time of the sampler's own threads.
     pub own_cpu_ns: u64,
     /// From a sample to its handling, median and 99th percentile, in nanoseconds.

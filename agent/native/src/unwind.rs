@@ -4,9 +4,10 @@
 
 use crate::arch::Regs;
 use crate::cfi::{Rule, Step};
-use crate::interpose::{InterposedUnwinder, StepContext};
+use crate::interpose::{InterposedUnwinder, Outcome, StepContext};
 use crate::modules::Module;
 use crate::space::{Code, Space};
+use crate::words::StackWords;
 use foldhash::HashMap;
 use gimli::UnwindContext;
 use model::profile::Frame;
@@ -38,39 +39,6 @@ pub enum Pc {
     Given(Box<Frame>),
 }
 
-/// The sampled words of a stack.
-#[derive(Clone, Copy, Debug)]
-pub struct StackWords<'a> {
-    /// Address of the first byte.
-    pub start: u64,
-    /// The kernel's copy.
-    pub copy: &'a [u8],
-    /// What was read above it.
-    pub extension: &'a [u8],
-}
-
-impl StackWords<'_> {
-    /// The word at an address.
-    #[must_use]
-    pub fn word(&self, address: u64) -> Option<u64> {
-        let at = usize::try_from(address.checked_sub(self.start)?).ok()?;
-        let mut bytes = [0; 8];
-        for (i, byte) in bytes.iter_mut().enumerate() {
-            let at = at.checked_add(i)?;
-            *byte = match self.copy.get(at) {
-                Some(byte) => *byte,
-                None => *self.extension.get(at - self.copy.len())?,
-            };
-        }
-        Some(u64::from_ne_bytes(bytes))
-    }
-
-    fn end(&self) -> u64 {
-        self.start
-            .saturating_add((self.copy.len() + self.extension.len()) as u64)
-    }
-}
-
 /// An unwound stack.
 #[derive(Clone, Debug, Default)]
 pub struct Stack {
@@ -80,6 +48,8 @@ pub struct Stack {
     pub rooted: bool,
     /// The words of the stack did not reach far enough.
     pub truncated: bool,
+    /// How the interposed unwinder's segments came out.
+    pub segments: Vec<Outcome>,
 }
 
 /// Unwinds; keeps rules between samples.
@@ -122,7 +92,7 @@ impl Unwinder {
         // Whether `ip` is where the code was interrupted, not where a call returns to.
         let mut at = (regs, true);
         for _ in 0..=CROSSINGS_MAX {
-            match self.walk(pid, space, &mut at, words, captured, &mut stack.frames) {
+            match self.walk(pid, space, &mut at, words, captured, &mut stack) {
                 Stop::Root => {
                     stack.rooted = true;
                     break;
@@ -150,9 +120,9 @@ impl Unwinder {
         at: &mut (Regs, bool),
         words: StackWords<'_>,
         captured: &[u64],
-        frames: &mut Vec<Pc>,
+        stack: &mut Stack,
     ) -> Stop {
-        while frames.len() < DEPTH_MAX {
+        while stack.frames.len() < DEPTH_MAX {
             let (regs, interrupted) = *at;
             let address = if interrupted {
                 regs.ip
@@ -167,24 +137,26 @@ impl Unwinder {
                     pid,
                     captured,
                     regs: &regs,
-                    stack: words.copy,
-                    stack_start: words.start,
-                    is_leaf: frames.is_empty(),
+                    address,
+                    words,
+                    is_leaf: stack.frames.is_empty(),
                     is_anonymous: matches!(code, Some(Code::Anonymous)),
                 };
                 if let Some(found) = unwinder.step(&context) {
-                    frames.extend(found.frames.into_iter().map(|f| Pc::Given(Box::new(f))));
+                    let frames = found.frames.into_iter();
+                    stack.frames.extend(frames.map(|f| Pc::Given(Box::new(f))));
+                    stack.segments.extend(found.outcome);
                     match found.resume {
                         // An unwinder that stands still would be asked for ever.
                         Some(next) if next.sp() > regs.sp() => {
                             *at = (next, false);
                             continue;
                         }
-                        _ => return Stop::Root,
+                        _ => {}
                     }
                 }
             }
-            frames.push(match code {
+            stack.frames.push(match code {
                 Some(Code::Module { module, bias }) => {
                     Pc::Module(module.clone(), address.wrapping_sub(*bias))
                 }
@@ -312,9 +284,7 @@ impl Unwinder {
 
 fn claimed(unwinder: &dyn InterposedUnwinder, code: Option<&Code>, address: u64) -> bool {
     match code {
-        Some(Code::Module { module, bias }) => {
-            unwinder.claims(&module.name, address.wrapping_sub(*bias))
-        }
+        Some(Code::Module { module, bias }) => unwinder.claims(module, address.wrapping_sub(*bias)),
         _ => false,
     }
 }
@@ -340,32 +310,5 @@ fn is_after_code(space: &Space, address: u64) -> bool {
             .function_start(before.wrapping_sub(*bias))
             .is_some(),
         _ => false,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn words_may_lie_across_the_copy_and_its_extension() {
-        let copy: Vec<u8> = (0..20).collect();
-        let extension: Vec<u8> = (20..40).collect();
-        let words = StackWords {
-            start: 0x1000,
-            copy: &copy,
-            extension: &extension,
-        };
-        assert_eq!(
-            words.word(0x1010),
-            Some(u64::from_ne_bytes([16, 17, 18, 19, 20, 21, 22, 23]))
-        );
-        assert_eq!(
-            words.word(0x1020),
-            Some(u64::from_ne_bytes([32, 33, 34, 35, 36, 37, 38, 39]))
-        );
-        assert_eq!(words.word(0x1021), None);
-        assert_eq!(words.word(0xfff), None);
-        assert_eq!(words.word(u64::MAX - 3), None);
     }
 }

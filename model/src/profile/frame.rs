@@ -175,10 +175,17 @@ impl Frame {
     #[must_use]
     pub fn label(&self) -> String {
         let mut label = String::new();
-        if !self.name.is_empty() {
-            if !self.file.is_empty() && self.line > 0 {
-                let _ = write!(label, "{}:{} ", self.file, self.line);
+        let is_lua = matches!(self.kind, FrameKind::Lua | FrameKind::Jit);
+        if !self.file.is_empty() && (self.line > 0 || is_lua) {
+            label.push_str(&self.file);
+            if self.line > 0 {
+                let _ = write!(label, ":{}", self.line);
             }
+            if !self.name.is_empty() {
+                label.push(' ');
+            }
+        }
+        if !self.name.is_empty() || !label.is_empty() {
             label.push_str(&self.name);
         } else if !self.module.is_empty() {
             let bare = self.module.trim_start_matches('[').trim_end_matches(']');
@@ -434,5 +441,13 @@ mod tests {
             ..Frame::named(FrameKind::Jit, "access", "")
         };
         assert_eq!(lua.label(), "a/handler.lua:42 access_[j]");
+        let mut nameless = Frame {
+            name: String::new(),
+            kind: FrameKind::Lua,
+            ..lua
+        };
+        assert_eq!(nameless.label(), "a/handler.lua:42");
+        (nameless.name, nameless.line) = ("main chunk".into(), 0);
+        assert_eq!(nameless.label(), "a/handler.lua main chunk");
     }
 }

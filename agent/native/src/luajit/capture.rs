@@ -1,0 +1,508 @@
+//! What is read of a target's Lua stacks while it stands still. In: its registers, its machine stack
+//! and its memory. Out: segments of Lua frames, by the machine frame that they run in. Never: an
+//! allocation, a read without a bound, a name (those are read later, at low priority).
+//!
+//! The interpreter keeps a frame of fixed shape on the machine stack for each call from C into Lua,
+//! compiled code runs above it, and `lua_State.cframe` chains those of one coroutine. So the stack
+//! copy is searched for such frames, and what the chain confirms is believed.
+
+use super::layout::{Machine, co_context, function, proto};
+use super::memory::{Memory, is_object};
+use super::names;
+use super::segment::{self, From, Head, Item};
+use super::state::{self, LuaState, Running};
+use super::walk::{self, End, Kind, Level, Window};
+use crate::arch::Regs;
+use crate::words::StackWords;
+
+/// Bytes of machine stack that are searched.
+const SEARCH_BYTES_MAX: u64 = 96 << 10;
+/// Places that look like a frame of the interpreter.
+const HITS_MAX: usize = 48;
+/// Coroutines on one machine stack.
+const THREADS_MAX: usize = 8;
+/// C frames of one coroutine.
+const CHAIN_MAX: usize = 24;
+/// Functions in one sample.
+const FUNCTIONS_MAX: usize = 200;
+/// Coroutines that are followed to the one that resumed them.
+const HOPS_MAX: usize = 8;
+/// Largest machine stack that a chain may reach over.
+const STACK_BYTES_MAX: u64 = 64 << 20;
+/// A leaf this close below a frame of the interpreter is in code that sets one up or takes it down.
+const NEAR_BYTES: u64 = 104;
+/// Objects that are read in one go.
+const PIECES: usize = 32;
+
+/// Where the code of a process is, by run-time address.
+#[derive(Clone, Debug, Default)]
+pub struct View {
+    /// Interpreters of LuaJIT: first address and the one behind the last.
+    pub interpreters: Vec<(u64, u64)>,
+    /// Everything executable, in order.
+    pub code: Vec<(u64, u64)>,
+}
+
+impl View {
+    /// Whether something executable is there.
+    #[must_use]
+    pub fn is_code(&self, address: u64) -> bool {
+        let after = self.code.partition_point(|r| r.0 <= address);
+        after > 0 && self.code.get(after - 1).is_some_and(|r| address < r.1)
+    }
+
+    /// Whether an interpreter is there.
+    #[must_use]
+    pub fn is_interpreter(&self, address: u64) -> bool {
+        self.interpreters
+            .iter()
+            .any(|r| address >= r.0 && address < r.1)
+    }
+}
+
+/// One sample's machine state.
+#[derive(Clone, Copy, Debug)]
+pub struct Moment<'a> {
+    /// Its registers.
+    pub regs: &'a Regs,
+    /// Its machine stack.
+    pub words: StackWords<'a>,
+    /// The target stands still until the capture is done.
+    pub exclusive: bool,
+}
+
+#[derive(Clone, Copy)]
+struct Thread {
+    state: LuaState,
+    chain: [u64; CHAIN_MAX],
+    length: usize,
+}
+
+/// Functions that were met, and where in `keep` their items are.
+struct Met {
+    functions: [u64; FUNCTIONS_MAX],
+    at: [usize; FUNCTIONS_MAX],
+    count: usize,
+}
+
+/// Reads the Lua stacks of one sample into `keep`, which must be empty and is never grown. `in_time`
+/// says whether there is time left.
+pub fn capture(
+    memory: &impl Memory,
+    view: &View,
+    machine: &Machine,
+    moment: &Moment<'_>,
+    in_time: &dyn Fn() -> bool,
+    keep: &mut Vec<u64>,
+) {
+    if view.interpreters.is_empty() {
+        return;
+    }
+    let mut threads = [None; THREADS_MAX];
+    let found = find_threads(memory, view, machine, moment, &mut threads);
+    let mut window = Window::default();
+    let mut met = Met {
+        functions: [0; FUNCTIONS_MAX],
+        at: [0; FUNCTIONS_MAX],
+        count: 0,
+    };
+    let mut reader = Reader {
+        memory,
+        view,
+        machine,
+        moment,
+        met: &mut met,
+        keep,
+    };
+    let mut running: Option<(u64, Running)> = None;
+    for (depth, thread) in threads[..found].iter().flatten().enumerate() {
+        if !in_time() {
+            break;
+        }
+        let global = thread.state.global;
+        let now = match running {
+            Some((of, now)) if of == global => now,
+            _ => state::running(memory, global).unwrap_or_default(),
+        };
+        running = Some((global, now));
+        reader.thread(&mut window, thread, now, depth == 0, in_time);
+    }
+    resolve(memory, &met, keep);
+}
+
+/// Coroutines whose C frames are on the machine stack, innermost first.
+fn find_threads(
+    memory: &impl Memory,
+    view: &View,
+    machine: &Machine,
+    moment: &Moment<'_>,
+    threads: &mut [Option<Thread>; THREADS_MAX],
+) -> usize {
+    let words = moment.words;
+    let mut hits = [(0, 0); HITS_MAX];
+    let mut count = 0;
+    let mut at = words.start.next_multiple_of(8);
+    let end = words
+        .end()
+        .min(words.start.saturating_add(SEARCH_BYTES_MAX));
+    while at < end && count < HITS_MAX {
+        if let Some(state) = looks_like_frame(view, machine, words, at) {
+            hits[count] = (at, state);
+            count += 1;
+        }
+        at += 8;
+    }
+    let hits = &hits[..count];
+    let mut found = 0;
+    for (index, &(_, address)) in hits.iter().enumerate() {
+        let again = hits[..index].iter().any(|h| h.1 == address);
+        if again || found == THREADS_MAX {
+            continue;
+        }
+        let Some(state) = state::read(memory, address) else {
+            continue;
+        };
+        let mut thread = Thread {
+            state,
+            chain: [0; CHAIN_MAX],
+            length: 0,
+        };
+        if !follow_chain(machine, words, &mut thread) {
+            if moment.exclusive {
+                continue;
+            }
+            // The target ran on: what the stack copy shows is all there is.
+            thread.length = 0;
+            for &(cframe, _) in hits.iter().filter(|h| h.1 == address).take(CHAIN_MAX) {
+                thread.chain[thread.length] = cframe;
+                thread.length += 1;
+            }
+        }
+        threads[found] = Some(thread);
+        found += 1;
+    }
+    threads[..found].sort_by_key(|t| t.map(|t| t.chain[0]));
+    found
+}
+
+/// The `lua_State` of the frame of the interpreter that may begin at `at`.
+fn looks_like_frame(view: &View, machine: &Machine, words: StackWords<'_>, at: u64) -> Option<u64> {
+    let state = words.word(at.checked_add(machine.state)?)?;
+    if !is_object(state) {
+        return None;
+    }
+    let previous = words.word(at.checked_add(machine.previous)?)? & !3;
+    let above = previous > at && previous - at < STACK_BYTES_MAX;
+    if previous != 0 && !above {
+        return None;
+    }
+    let back = words.word(at.checked_add(machine.return_address)?)?;
+    view.is_code(back.wrapping_sub(1)).then_some(state)
+}
+
+/// Follows `lua_State.cframe`; false unless each frame has this state and lies above the one before.
+fn follow_chain(machine: &Machine, words: StackWords<'_>, thread: &mut Thread) -> bool {
+    let mut cframe = thread.state.cframe;
+    let mut below = words.start.saturating_sub(1);
+    while cframe != 0 && thread.length < CHAIN_MAX {
+        let holds = cframe > below
+            && cframe.is_multiple_of(8)
+            && words.word(cframe.wrapping_add(machine.state)) == Some(thread.state.address);
+        if !holds {
+            // Beyond the copied stack there may be more; what is here is right.
+            return thread.length > 0 && cframe >= words.end();
+        }
+        thread.chain[thread.length] = cframe;
+        thread.length += 1;
+        below = cframe;
+        match words.word(cframe.wrapping_add(machine.previous)) {
+            Some(previous) => cframe = previous & !3,
+            None => break,
+        }
+    }
+    thread.length > 0
+}
+
+struct Reader<'a, M> {
+    memory: &'a M,
+    view: &'a View,
+    machine: &'a Machine,
+    moment: &'a Moment<'a>,
+    met: &'a mut Met,
+    keep: &'a mut Vec<u64>,
+}
+
+impl<M: Memory> Reader<'_, M> {
+    /// The segments of one coroutine, and behind the last what resumed it.
+    fn thread(
+        &mut self,
+        window: &mut Window,
+        thread: &Thread,
+        now: Running,
+        innermost: bool,
+        in_time: &dyn Fn() -> bool,
+    ) {
+        let state = &thread.state;
+        let chain = &thread.chain[..thread.length];
+        let compiled = now.jit_base != 0 && now.state == state.address;
+        let from = if compiled {
+            From::Trace
+        } else {
+            From::Interpreter
+        };
+        let base = if compiled {
+            window.take(self.memory, state, now.jit_base);
+            Some(now.jit_base)
+        } else {
+            self.interpreted_base(window, state, chain, innermost)
+        };
+        let (end, last) = match base {
+            Some(base) => self.segments(window, state, chain, from, base),
+            None => {
+                let head = self.begin(state, chain[0], From::Nowhere);
+                for &cframe in &chain[1..] {
+                    self.begin(state, cframe, From::Nowhere);
+                }
+                (End::Damaged, head)
+            }
+        };
+        if end == End::Bottom
+            && let Some(last) = last
+        {
+            self.resumed_by(window, state, last, in_time);
+        }
+    }
+
+    /// Where the uppermost frame is when no trace runs. `BASE` is a register in the interpreter
+    /// itself, and stored whenever it calls C.
+    fn interpreted_base(
+        &self,
+        window: &mut Window,
+        state: &LuaState,
+        chain: &[u64],
+        innermost: bool,
+    ) -> Option<u64> {
+        let regs = self.moment.regs;
+        let near = chain[0] >= regs.sp() && chain[0] - regs.sp() <= NEAR_BYTES;
+        if !(innermost && near && self.view.is_interpreter(regs.ip)) {
+            window.take(self.memory, state, state.base);
+            return Some(state.base);
+        }
+        let base = regs.r[self.machine.base];
+        let pc = regs.r[self.machine.pc];
+        let plausible = base.is_multiple_of(8) && base > state.stack + 8 && base < state.stack_end;
+        let end = if plausible {
+            base.max(state.base)
+        } else {
+            state.base
+        };
+        window.take(self.memory, state, end);
+        let window = &*window;
+        let owns = |base| walk::owns(self.memory, window, base, pc) == Some(true);
+        if plausible && owns(base) {
+            return Some(base);
+        }
+        if owns(state.base) {
+            return Some(state.base);
+        }
+        walk::owner(self.memory, window, end, pc).or_else(|| {
+            // Between instructions: any frame of this stack is better than none.
+            let known = |base: u64| walk::owns(self.memory, window, base, pc).is_some();
+            [base, state.base]
+                .into_iter()
+                .find(|b| *b > 16 && known(*b))
+        })
+    }
+
+    fn begin(&mut self, state: &LuaState, cframe: u64, from: From) -> Option<usize> {
+        let at = self.keep.len();
+        let head = Head {
+            cframe,
+            from,
+            global: state.global,
+            state: state.address,
+            racy: !self.moment.exclusive,
+        };
+        segment::begin(self.keep, head).then_some(at)
+    }
+
+    /// A C frame without a Lua frame: `lua_cpcall` and the compiler enter the VM so. Their number
+    /// of results is the negative height of the stack at that time.
+    fn is_bare(&self, state: &LuaState, cframe: u64, link: u64) -> bool {
+        let word = self.moment.words.word(cframe + self.machine.results);
+        let results = word.map_or(0, |w| i64::from(w as u32 as i32));
+        results < 0 && link < state.stack.saturating_add(results.unsigned_abs())
+    }
+
+    /// Splits the walk at the borders to C, one C frame of the chain for each part. Returns how it
+    /// ended and the head of the last segment.
+    fn segments(
+        &mut self,
+        window: &Window,
+        state: &LuaState,
+        chain: &[u64],
+        from: From,
+        base: u64,
+    ) -> (End, Option<usize>) {
+        let mut next = 0;
+        let mut head = None;
+        let mut last = None;
+        let mut cut = false;
+        let mut from = from;
+        let memory = self.memory;
+        let end = walk::walk(memory, window, state, base, |level, link| {
+            if head.is_none() {
+                while next < chain.len() && self.is_bare(state, chain[next], link) {
+                    last = self.begin(state, chain[next], From::Interpreter).or(last);
+                    next += 1;
+                }
+                let Some(&cframe) = chain.get(next) else {
+                    return false;
+                };
+                head = self.begin(state, cframe, from);
+                from = From::Interpreter;
+                next += 1;
+            }
+            let Some(at) = head else { return false };
+            last = head;
+            match level {
+                Level::Function(function) => {
+                    let room = self.function(at, function);
+                    cut = !room;
+                    room
+                }
+                Level::Border => {
+                    head = None;
+                    true
+                }
+            }
+        });
+        if cut {
+            self.cut(last);
+        } else if end == End::Damaged
+            && let Some(head) = last
+        {
+            segment::fail(self.keep, head);
+        }
+        // Frames of the chain that the walk did not reach.
+        let rest = match end {
+            End::Bottom => From::Interpreter,
+            End::Enough | End::Damaged => From::Nowhere,
+        };
+        for &cframe in chain.get(next..).unwrap_or_default() {
+            let rest = if cut { From::Interpreter } else { rest };
+            last = self.begin(state, cframe, rest).or(last);
+        }
+        (end, last)
+    }
+
+    fn function(&mut self, head: usize, function: u64) -> bool {
+        let at = self.keep.len();
+        if self.met.count == FUNCTIONS_MAX || !segment::add(self.keep, head, Item::Joint) {
+            return false;
+        }
+        self.met.functions[self.met.count] = function;
+        self.met.at[self.met.count] = at;
+        self.met.count += 1;
+        true
+    }
+
+    /// The last function gives way to a word that there were more.
+    fn cut(&mut self, last: Option<usize>) {
+        if let Some(count) = self.met.count.checked_sub(1)
+            && last.is_some()
+        {
+            segment::replace(self.keep, self.met.at[count], Some(Item::Cut));
+            self.met.count = count;
+        }
+    }
+
+    /// ngx_lua's coroutines are resumed by its scheduler and not by each other: who waits for this
+    /// one stands in its context.
+    fn resumed_by(
+        &mut self,
+        window: &mut Window,
+        state: &LuaState,
+        head: usize,
+        in_time: &dyn Fn() -> bool,
+    ) {
+        let mut state = *state;
+        for _ in 0..HOPS_MAX {
+            if !in_time() || !is_object(state.context) {
+                return;
+            }
+            let Some(parent) = self.parent_of(&state) else {
+                return;
+            };
+            window.take(self.memory, &parent, parent.base);
+            let mut joined = false;
+            let memory = self.memory;
+            walk::walk(memory, window, &parent, parent.base, |level, _| {
+                let Level::Function(function) = level else {
+                    return true;
+                };
+                if !joined {
+                    joined = segment::add(self.keep, head, Item::Joint);
+                }
+                joined && self.function(head, function)
+            });
+            state = parent;
+        }
+    }
+
+    fn parent_of(&self, state: &LuaState) -> Option<LuaState> {
+        let of = |context: u64, at: u64| self.memory.word(context.checked_add(at)?);
+        if of(state.context, co_context::STATE)? != state.address {
+            return None;
+        }
+        let parent = of(state.context, co_context::PARENT)?;
+        if !is_object(parent) {
+            return None;
+        }
+        let parent = state::read(self.memory, of(parent, co_context::STATE)?)?;
+        (parent.global == state.global && parent.address != state.address).then_some(parent)
+    }
+}
+
+/// Turns functions into what their names are found by.
+fn resolve(memory: &impl Memory, met: &Met, keep: &mut [u64]) {
+    let mut from = 0;
+    while from < met.count {
+        let until = (from + PIECES).min(met.count);
+        let functions = &met.functions[from..until];
+        let mut bytes = [0; PIECES * function::BYTES];
+        let got = memory.read_each(functions, function::BYTES, &mut bytes);
+        let mut protos = [0; PIECES];
+        let mut places = [0; PIECES];
+        let mut count = 0;
+        for (index, &at) in met.at[from..until].iter().enumerate() {
+            let piece = bytes.get(index * function::BYTES..(index + 1) * function::BYTES);
+            let kind = piece.filter(|_| index < got).and_then(walk::kind_of);
+            match kind {
+                Some(Kind::Lua(proto)) => {
+                    protos[count] = proto;
+                    places[count] = at;
+                    count += 1;
+                    segment::replace(keep, at, Some(Item::Lua { proto, key: 0 }));
+                }
+                Some(Kind::Builtin(number)) => {
+                    segment::replace(keep, at, Some(Item::Builtin(number)));
+                }
+                // The machine's frames show it.
+                Some(Kind::C) => segment::replace(keep, at, None),
+                None => segment::replace(keep, at, Some(Item::Lua { proto: 0, key: 0 })),
+            }
+        }
+        let mut heads = [0; PIECES * proto::HEAD_BYTES];
+        let got = memory.read_each(&protos[..count], proto::HEAD_BYTES, &mut heads);
+        for index in 0..got.min(count) {
+            let piece = &heads[index * proto::HEAD_BYTES..(index + 1) * proto::HEAD_BYTES];
+            let item = Item::Lua {
+                proto: protos[index],
+                key: names::key(piece),
+            };
+            segment::replace(keep, places[index], Some(item));
+        }
+        from = until;
+    }
+}

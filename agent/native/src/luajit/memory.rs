@@ -1,0 +1,71 @@
+//! Memory of a target, by address. In: addresses that the target's own memory states. Out: bytes, or
+//! none. Never: trust that anything is there.
+
+/// Reads a target's memory. Implementations neither allocate nor lock.
+pub trait Memory {
+    /// Copies from `address`; returns how many bytes from the start could be read.
+    fn read(&self, address: u64, into: &mut [u8]) -> usize;
+
+    /// Copies `length` bytes from each address, one behind the other; returns how many whole pieces
+    /// from the first on could be read.
+    fn read_each(&self, addresses: &[u64], length: usize, into: &mut [u8]) -> usize {
+        let mut whole = 0;
+        for (address, piece) in addresses.iter().zip(into.chunks_exact_mut(length.max(1))) {
+            if self.read(*address, piece) != length {
+                break;
+            }
+            whole += 1;
+        }
+        whole
+    }
+
+    /// So many bytes from `address`, all of them.
+    fn bytes<const N: usize>(&self, address: u64) -> Option<[u8; N]>
+    where
+        Self: Sized,
+    {
+        let mut bytes = [0; N];
+        (self.read(address, &mut bytes) == N).then_some(bytes)
+    }
+
+    /// A 64-bit word.
+    fn word(&self, address: u64) -> Option<u64>
+    where
+        Self: Sized,
+    {
+        self.bytes(address).map(u64::from_le_bytes)
+    }
+}
+
+/// The 64-bit word at an offset; 0 beyond the end.
+#[must_use]
+pub fn word_at(bytes: &[u8], at: usize) -> u64 {
+    bytes
+        .get(at..at.saturating_add(8))
+        .and_then(|b| b.try_into().ok())
+        .map_or(0, u64::from_le_bytes)
+}
+
+/// The 32-bit word at an offset; 0 beyond the end.
+#[must_use]
+pub fn half_at(bytes: &[u8], at: usize) -> u32 {
+    bytes
+        .get(at..at.saturating_add(4))
+        .and_then(|b| b.try_into().ok())
+        .map_or(0, u32::from_le_bytes)
+}
+
+/// The 16-bit word at an offset; 0 beyond the end.
+#[must_use]
+pub fn quarter_at(bytes: &[u8], at: usize) -> u16 {
+    bytes
+        .get(at..at.saturating_add(2))
+        .and_then(|b| b.try_into().ok())
+        .map_or(0, u16::from_le_bytes)
+}
+
+/// Whether this may be the address of an object: user space, aligned, not in the first page.
+#[must_use]
+pub fn is_object(address: u64) -> bool {
+    (4096..1 << super::layout::slot::ADDRESS_BITS).contains(&address) && address.is_multiple_of(8)
+}

@@ -1,0 +1,27 @@
+//! LuaJIT's stacks without debug information: interpreter, compiled code, coroutines. In: samples of
+//! processes that have LuaJIT's interpreter mapped. Out: Lua frames between the machine's. Never: a
+//! run-time address in a frame, work at real-time priority beyond `capture`.
+//!
+//! ```text
+//!  real time    capture: machine frames ─▶ lua_State ─▶ walk ─▶ segments (words)
+//!  later        step: segment of this machine frame ─▶ names, trace ─▶ inlined functions
+//! ```
+//! Everything is found by structure and checked; builds without 64-bit references (GC64) fail the
+//! checks and give their machine frames only.
+
+pub mod builtins;
+pub mod capture;
+pub mod functions;
+pub mod layout;
+pub mod memory;
+pub mod names;
+pub mod segment;
+pub mod snapshot;
+pub mod source;
+pub mod state;
+pub mod trace;
+pub mod walk;
+
+mod unwinder;
+
+pub use unwinder::LuaJit;

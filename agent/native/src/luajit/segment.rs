@@ -1,0 +1,228 @@
+//! What is kept of a sample's Lua stacks between the moment that it is taken and its unwinding. In:
+//! functions by machine frame. Out: words, and the same read back. Never: more words than there is
+//! room for, trust in words that were read back.
+
+/// Where a segment's frames begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum From {
+    /// The interpreter, or C code that it called.
+    Interpreter,
+    /// A trace, or C code that it called.
+    Trace,
+    /// They could not be found.
+    Nowhere,
+}
+
+/// One run of Lua frames between C code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Segment<'a> {
+    /// The machine frame that they run in.
+    pub cframe: u64,
+    /// Where they begin.
+    pub from: From,
+    /// The VM's `global_State`.
+    pub global: u64,
+    /// The `lua_State`.
+    pub state: u64,
+    /// The target could run on while it was read.
+    pub racy: bool,
+    items: &'a [u64],
+}
+
+/// What a segment begins with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Head {
+    /// See [`Segment::cframe`].
+    pub cframe: u64,
+    /// See [`Segment::from`].
+    pub from: From,
+    /// See [`Segment::global`].
+    pub global: u64,
+    /// See [`Segment::state`].
+    pub state: u64,
+    /// See [`Segment::racy`].
+    pub racy: bool,
+}
+
+const FROM_SHIFT: u32 = 32;
+const RACY: u64 = 1 << 40;
+
+/// One level of a segment, leaf first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Item {
+    /// A function of Lua: its prototype, and what tells it from another that lies there later.
+    Lua {
+        /// Address of the prototype.
+        proto: u64,
+        /// Mixed from its fields by [`super::names::key`].
+        key: u64,
+    },
+    /// A builtin by its number.
+    Builtin(u8),
+    /// A coroutine that was resumed by what follows.
+    Joint,
+    /// What follows was left out.
+    Cut,
+}
+
+const TAG_SHIFT: u32 = 56;
+const LUA: u64 = 1;
+const BUILTIN: u64 = 2;
+const JOINT: u64 = 3;
+const CUT: u64 = 4;
+/// Words before a segment's items.
+pub const HEAD_WORDS: usize = 4;
+/// Words of an item.
+pub const ITEM_WORDS: usize = 2;
+
+impl Item {
+    fn words(self) -> [u64; 2] {
+        match self {
+            Self::Lua { proto, key } => [LUA << TAG_SHIFT | proto, key],
+            Self::Builtin(number) => [BUILTIN << TAG_SHIFT | u64::from(number), 0],
+            Self::Joint => [JOINT << TAG_SHIFT, 0],
+            Self::Cut => [CUT << TAG_SHIFT, 0],
+        }
+    }
+
+    fn from_words(first: u64, second: u64) -> Option<Self> {
+        let low = first & ((1 << TAG_SHIFT) - 1);
+        match first >> TAG_SHIFT {
+            LUA => Some(Self::Lua {
+                proto: low,
+                key: second,
+            }),
+            BUILTIN => Some(Self::Builtin(u8::try_from(low).ok()?)),
+            JOINT => Some(Self::Joint),
+            CUT => Some(Self::Cut),
+            _ => None,
+        }
+    }
+}
+
+/// Begins a segment in `keep`; false when there is no room for one with an item.
+pub fn begin(keep: &mut Vec<u64>, head: Head) -> bool {
+    if keep.capacity() - keep.len() < HEAD_WORDS + ITEM_WORDS {
+        return false;
+    }
+    let what = (head.from as u64) << FROM_SHIFT | if head.racy { RACY } else { 0 };
+    keep.extend_from_slice(&[head.cframe, what, head.global, head.state]);
+    true
+}
+
+/// Says of the segment that began at word `head` that its frames could not be followed to their end.
+pub fn fail(keep: &mut [u64], head: usize) {
+    if let Some(what) = keep.get_mut(head + 1) {
+        *what = *what & !(0xff << FROM_SHIFT) | (From::Nowhere as u64) << FROM_SHIFT;
+    }
+}
+
+/// Adds an item to the segment that began at word `head`; false when there is no room.
+pub fn add(keep: &mut Vec<u64>, head: usize, item: Item) -> bool {
+    if keep.capacity() - keep.len() < ITEM_WORDS {
+        return false;
+    }
+    let Some(count) = keep.get_mut(head + 1) else {
+        return false;
+    };
+    *count += 1;
+    keep.extend_from_slice(&item.words());
+    true
+}
+
+/// Puts another item in the place of the one whose first word is at `at`; none takes it out.
+pub fn replace(keep: &mut [u64], at: usize, item: Option<Item>) {
+    if let Some(words) = keep.get_mut(at..at.saturating_add(ITEM_WORDS)) {
+        words.copy_from_slice(&item.map_or([0; 2], Item::words));
+    }
+}
+
+/// The segments in `words`, in the order in which they were begun.
+pub fn read(words: &[u64]) -> impl Iterator<Item = Segment<'_>> {
+    let mut rest = words;
+    std::iter::from_fn(move || {
+        let &[cframe, what, global, state, ref after @ ..] = rest else {
+            return None;
+        };
+        let count = usize::try_from(what & 0xffff_ffff).ok()?;
+        let length = count.checked_mul(ITEM_WORDS)?;
+        let items = after.get(..length)?;
+        rest = after.get(length..)?;
+        let from = match what >> FROM_SHIFT & 0xff {
+            0 => From::Interpreter,
+            1 => From::Trace,
+            _ => From::Nowhere,
+        };
+        Some(Segment {
+            cframe,
+            from,
+            global,
+            state,
+            racy: what & RACY != 0,
+            items,
+        })
+    })
+}
+
+impl Segment<'_> {
+    /// Its levels, leaf first.
+    pub fn items(&self) -> impl Iterator<Item = Item> + '_ {
+        self.items
+            .chunks_exact(ITEM_WORDS)
+            .filter_map(|pair| Item::from_words(pair[0], pair[1]))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn what_was_kept_is_read_back() {
+        let mut keep = Vec::with_capacity(32);
+        let items = [
+            Item::Lua {
+                proto: 0x7f00_1234_5678,
+                key: u64::MAX,
+            },
+            Item::Builtin(200),
+            Item::Joint,
+        ];
+        let head = |cframe, from| Head {
+            cframe,
+            from,
+            global: 8,
+            state: 16,
+            racy: from == From::Trace,
+        };
+        assert!(begin(&mut keep, head(0x7ffc_0000, From::Trace)));
+        assert!(items.iter().all(|i| add(&mut keep, 0, *i)));
+        let second = keep.len();
+        assert!(begin(&mut keep, head(0x7ffc_1000, From::Interpreter)));
+        fail(&mut keep, second);
+        let segments: Vec<_> = read(&keep).collect();
+        assert_eq!(segments.len(), 2);
+        let first = segments[0];
+        assert_eq!((first.cframe, first.from), (0x7ffc_0000, From::Trace));
+        assert!(first.racy && !segments[1].racy);
+        assert_eq!(first.items().collect::<Vec<_>>(), items);
+        assert_eq!(segments[1].from, From::Nowhere);
+        while add(&mut keep, second, Item::Joint) {}
+        let last = keep.len() - ITEM_WORDS;
+        replace(&mut keep, last, Some(Item::Cut));
+        replace(&mut keep, last - ITEM_WORDS, None);
+        let items: Vec<_> = read(&keep).nth(1).unwrap().items().collect();
+        assert_eq!(items.last(), Some(&Item::Cut));
+        assert_eq!(items.len(), (32 - second - HEAD_WORDS) / 2 - 1);
+        assert_eq!(keep.capacity(), 32, "never grown");
+    }
+
+    proptest! {
+        #[test]
+        fn any_words_are_survived(words in prop::collection::vec(any::<u64>(), 0..64)) {
+            let items: usize = read(&words).map(|s| s.items().count()).sum();
+            prop_assert!(items <= words.len());
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! Lua stacks of a stand-alone LuaJIT against its own clock.
+#![expect(clippy::unwrap_used, clippy::disallowed_methods, reason = "test")]
+
+mod support;
+
+use fleetflame_native::{TargetSelector, mono_ns};
+use model::profile::FrameKind;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+use support::{Capture, Program, alone, arm, collect, config, installed};
+
+const WORK: &str = include_str!("support/work.lua");
+const FUNCTIONS: [&str; 6] = [
+    "compiled",
+    "interpreted_forty",
+    "interpreted_sixty",
+    "joined",
+    "sorted",
+    "walked",
+];
+
+/// Runs the work, samples most of it, and gives what its functions cost by their own account.
+fn run(
+    program: &Path,
+    flags: &[&str],
+    hz: u32,
+    seconds: u64,
+) -> (Capture, BTreeMap<String, f64>, PathBuf) {
+    let dir = tempfile::tempdir().unwrap().keep();
+    let script = dir.join("work.lua");
+    std::fs::write(&script, WORK).unwrap();
+    let child = Command::new(program)
+        .args(flags)
+        .arg(&script)
+        .arg((seconds + 2).to_string())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut program = Program(child);
+    std::thread::sleep(Duration::from_millis(700));
+    let (mut sampler, recorder) = arm(config(vec![TargetSelector::Pid(program.pid())], hz));
+    sampler.start_at(mono_ns());
+    std::thread::sleep(Duration::from_secs(seconds));
+    let capture = collect(sampler, &recorder);
+    let mut said = String::new();
+    let mut out = program.0.stdout.take().unwrap();
+    std::io::Read::read_to_string(&mut out, &mut said).unwrap();
+    let truth = said
+        .lines()
+        .filter_map(|line| {
+            let (name, seconds) = line.split_once('\t')?;
+            Some((name.to_owned(), seconds.parse().ok()?))
+        })
+        .collect();
+    let _ = std::fs::remove_dir_all(&dir);
+    (capture, truth, script)
+}
+
+/// Samples of each function: those with it and none of the others nearer to the leaf.
+fn sampled(capture: &Capture) -> BTreeMap<String, u64> {
+    let mut by_name = BTreeMap::new();
+    for stack in &capture.stacks {
+        let known = stack
+            .frames
+            .iter()
+            .rev()
+            .find(|f| FUNCTIONS.contains(&f.name.as_str()));
+        if let Some(frame) = known {
+            *by_name.entry(frame.name.clone()).or_insert(0) += stack.samples;
+        }
+    }
+    by_name
+}
+
+fn report(capture: &Capture, truth: &BTreeMap<String, f64>) {
+    let s = &capture.summary;
+    eprintln!(
+        "mode {}: {} of {} stacks with Lua, segments {} racy {} failed {}",
+        s.mode, s.lua_stacks, s.user_stacks, s.lua_segments, s.lua_racy, s.lua_failed
+    );
+    let (sampled, all) = (sampled(capture), truth.values().sum::<f64>());
+    let n: u64 = sampled.values().sum();
+    for (name, seconds) in truth {
+        let hit = sampled.get(name).copied().unwrap_or(0);
+        eprintln!(
+            "  {name:20} truth {:6.2} % sampled {:6.2} % ({hit} of {n})",
+            100.0 * seconds / all,
+            100.0 * hit as f64 / n.max(1) as f64,
+        );
+    }
+}
+
+/// Shares within four standard deviations, and never further than 3 points where that is less than
+/// the sample allows.
+fn check(capture: &Capture, truth: &BTreeMap<String, f64>) {
+    report(capture, truth);
+    let s = &capture.summary;
+    assert!(truth.len() == FUNCTIONS.len(), "{truth:?}");
+    assert!(
+        s.lua_failed * 200 <= s.lua_segments,
+        "{} of {} segments failed: {:#?}",
+        s.lua_failed,
+        s.lua_segments,
+        with_failures(capture)
+    );
+    assert!(s.rooted as f64 >= 0.99 * s.user_stacks as f64);
+    assert!(s.lua_stacks as f64 >= 0.95 * s.user_stacks as f64);
+    let (sampled, all) = (sampled(capture), truth.values().sum::<f64>());
+    let n = sampled.values().sum::<u64>() as f64;
+    for (name, seconds) in truth {
+        let p = seconds / all;
+        let share = sampled.get(name).copied().unwrap_or(0) as f64 / n;
+        let tolerance = (4.0 * (p * (1.0 - p) / n).sqrt()).max(0.03);
+        assert!((share - p).abs() < tolerance, "{name}: {share} of {p}");
+    }
+}
+
+fn with_failures(capture: &Capture) -> Vec<String> {
+    let failed = capture.stacks.iter().filter(|s| {
+        let marked = |f: &model::profile::Frame| f.name == "[lua-unwind-failed]";
+        s.frames.iter().any(marked)
+    });
+    failed.map(|s| s.user().join(";")).take(20).collect()
+}
+
+fn luajit() -> &'static Path {
+    installed("/usr/bin/luajit", "luajit2")
+}
+
+#[test]
+fn every_function_has_its_share_and_every_stack_its_depth() {
+    let _one = alone();
+    let (capture, truth, script) = run(luajit(), &[], 499, 8);
+    check(&capture, &truth);
+    let file = script.to_str().unwrap();
+    let (mut deep, mut exact, mut wrapped) = (0, 0, 0);
+    for stack in &capture.stacks {
+        let levels = stack.frames.iter().filter(|f| f.name == "deep").count();
+        deep += if levels > 0 { stack.samples } else { 0 };
+        exact += if levels == 21 { stack.samples } else { 0 };
+        let in_coroutine = stack.frames.iter().any(|f| f.name == "wrapped");
+        wrapped += if in_coroutine { stack.samples } else { 0 };
+        let lua = stack
+            .frames
+            .iter()
+            .filter(|f| matches!(f.kind, FrameKind::Lua | FrameKind::Jit));
+        for frame in lua {
+            let known = frame.file == file || frame.file.is_empty();
+            assert!(known && frame.address == 0, "{frame:?}");
+        }
+    }
+    eprintln!("deep {deep}, exactly 21 {exact}, in a coroutine {wrapped}");
+    assert!(deep > 100 && exact as f64 >= 0.98 * deep as f64);
+    assert!(wrapped > 100);
+    let share = |wanted: &str, kind| {
+        let has = |s: &&support::Stack| s.frames.iter().any(|f| f.name == wanted && f.kind == kind);
+        capture
+            .stacks
+            .iter()
+            .filter(has)
+            .map(|s| s.samples)
+            .sum::<u64>()
+    };
+    assert!(share("compiled", FrameKind::Jit) > share("compiled", FrameKind::Lua));
+    assert_eq!(share("interpreted_sixty", FrameKind::Jit), 0);
+    assert!(share("table.sort", FrameKind::Lua) > 0, "builtins by name");
+    assert!(
+        share("guarded", FrameKind::Jit) > 0,
+        "inlined functions are seen"
+    );
+}
+
+#[test]
+fn without_the_compiler_it_is_the_same() {
+    let _one = alone();
+    let (capture, truth, _) = run(luajit(), &["-joff"], 499, 6);
+    check(&capture, &truth);
+    let compiled = |s: &&support::Stack| s.frames.iter().any(|f| f.kind == FrameKind::Jit);
+    assert_eq!(capture.stacks.iter().filter(compiled).count(), 0);
+}
