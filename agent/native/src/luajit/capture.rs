@@ -6,59 +6,24 @@
 //! compiled code runs above it, and `lua_State.cframe` chains those of one coroutine. So the stack
 //! copy is searched for such frames, and what the chain confirms is believed.
 
-use super::layout::{Machine, co_context, function, proto};
+use super::layout::{Machine, co_context, function, prototype};
 use super::memory::{Memory, is_object};
 use super::names;
 use super::segment::{self, From, Head, Item};
 use super::state::{self, LuaState, Running};
+use super::threads::{self, THREADS_MAX, Thread, View};
 use super::walk::{self, End, Kind, Level, Window};
 use crate::arch::Regs;
 use crate::words::StackWords;
 
-/// Bytes of machine stack that are searched.
-const SEARCH_BYTES_MAX: u64 = 96 << 10;
-/// Places that look like a frame of the interpreter.
-const HITS_MAX: usize = 48;
-/// Coroutines on one machine stack.
-const THREADS_MAX: usize = 8;
-/// C frames of one coroutine.
-const CHAIN_MAX: usize = 24;
 /// Functions in one sample.
 const FUNCTIONS_MAX: usize = 200;
 /// Coroutines that are followed to the one that resumed them.
 const HOPS_MAX: usize = 8;
-/// Largest machine stack that a chain may reach over.
-const STACK_BYTES_MAX: u64 = 64 << 20;
 /// A leaf this close below a frame of the interpreter is in code that sets one up or takes it down.
 const NEAR_BYTES: u64 = 104;
 /// Objects that are read in one go.
 const PIECES: usize = 32;
-
-/// Where the code of a process is, by run-time address.
-#[derive(Clone, Debug, Default)]
-pub struct View {
-    /// Interpreters of LuaJIT: first address and the one behind the last.
-    pub interpreters: Vec<(u64, u64)>,
-    /// Everything executable, in order.
-    pub code: Vec<(u64, u64)>,
-}
-
-impl View {
-    /// Whether something executable is there.
-    #[must_use]
-    pub fn is_code(&self, address: u64) -> bool {
-        let after = self.code.partition_point(|r| r.0 <= address);
-        after > 0 && self.code.get(after - 1).is_some_and(|r| address < r.1)
-    }
-
-    /// Whether an interpreter is there.
-    #[must_use]
-    pub fn is_interpreter(&self, address: u64) -> bool {
-        self.interpreters
-            .iter()
-            .any(|r| address >= r.0 && address < r.1)
-    }
-}
 
 /// One sample's machine state.
 #[derive(Clone, Copy, Debug)]
@@ -69,13 +34,6 @@ pub struct Moment<'a> {
     pub words: StackWords<'a>,
     /// The target stands still until the capture is done.
     pub exclusive: bool,
-}
-
-#[derive(Clone, Copy)]
-struct Thread {
-    state: LuaState,
-    chain: [u64; CHAIN_MAX],
-    length: usize,
 }
 
 /// Functions that were met, and where in `keep` their items are.
@@ -99,7 +57,7 @@ pub fn capture(
         return;
     }
     let mut threads = [None; THREADS_MAX];
-    let found = find_threads(memory, view, machine, moment, &mut threads);
+    let found = threads::find(memory, view, machine, moment, &mut threads);
     let mut window = Window::default();
     let mut met = Met {
         functions: [0; FUNCTIONS_MAX],
@@ -128,99 +86,6 @@ pub fn capture(
         reader.thread(&mut window, thread, now, depth == 0, in_time);
     }
     resolve(memory, &met, keep);
-}
-
-/// Coroutines whose C frames are on the machine stack, innermost first.
-fn find_threads(
-    memory: &impl Memory,
-    view: &View,
-    machine: &Machine,
-    moment: &Moment<'_>,
-    threads: &mut [Option<Thread>; THREADS_MAX],
-) -> usize {
-    let words = moment.words;
-    let mut hits = [(0, 0); HITS_MAX];
-    let mut count = 0;
-    let mut at = words.start.next_multiple_of(8);
-    let end = words
-        .end()
-        .min(words.start.saturating_add(SEARCH_BYTES_MAX));
-    while at < end && count < HITS_MAX {
-        if let Some(state) = looks_like_frame(view, machine, words, at) {
-            hits[count] = (at, state);
-            count += 1;
-        }
-        at += 8;
-    }
-    let hits = &hits[..count];
-    let mut found = 0;
-    for (index, &(_, address)) in hits.iter().enumerate() {
-        let again = hits[..index].iter().any(|h| h.1 == address);
-        if again || found == THREADS_MAX {
-            continue;
-        }
-        let Some(state) = state::read(memory, address) else {
-            continue;
-        };
-        let mut thread = Thread {
-            state,
-            chain: [0; CHAIN_MAX],
-            length: 0,
-        };
-        if !follow_chain(machine, words, &mut thread) {
-            if moment.exclusive {
-                continue;
-            }
-            // The target ran on: what the stack copy shows is all there is.
-            thread.length = 0;
-            for &(cframe, _) in hits.iter().filter(|h| h.1 == address).take(CHAIN_MAX) {
-                thread.chain[thread.length] = cframe;
-                thread.length += 1;
-            }
-        }
-        threads[found] = Some(thread);
-        found += 1;
-    }
-    threads[..found].sort_by_key(|t| t.map(|t| t.chain[0]));
-    found
-}
-
-/// The `lua_State` of the frame of the interpreter that may begin at `at`.
-fn looks_like_frame(view: &View, machine: &Machine, words: StackWords<'_>, at: u64) -> Option<u64> {
-    let state = words.word(at.checked_add(machine.state)?)?;
-    if !is_object(state) {
-        return None;
-    }
-    let previous = words.word(at.checked_add(machine.previous)?)? & !3;
-    let above = previous > at && previous - at < STACK_BYTES_MAX;
-    if previous != 0 && !above {
-        return None;
-    }
-    let back = words.word(at.checked_add(machine.return_address)?)?;
-    view.is_code(back.wrapping_sub(1)).then_some(state)
-}
-
-/// Follows `lua_State.cframe`; false unless each frame has this state and lies above the one before.
-fn follow_chain(machine: &Machine, words: StackWords<'_>, thread: &mut Thread) -> bool {
-    let mut cframe = thread.state.cframe;
-    let mut below = words.start.saturating_sub(1);
-    while cframe != 0 && thread.length < CHAIN_MAX {
-        let holds = cframe > below
-            && cframe.is_multiple_of(8)
-            && words.word(cframe.wrapping_add(machine.state)) == Some(thread.state.address);
-        if !holds {
-            // Beyond the copied stack there may be more; what is here is right.
-            return thread.length > 0 && cframe >= words.end();
-        }
-        thread.chain[thread.length] = cframe;
-        thread.length += 1;
-        below = cframe;
-        match words.word(cframe.wrapping_add(machine.previous)) {
-            Some(previous) => cframe = previous & !3,
-            None => break,
-        }
-    }
-    thread.length > 0
 }
 
 struct Reader<'a, M> {
@@ -479,26 +344,33 @@ fn resolve(memory: &impl Memory, met: &Met, keep: &mut [u64]) {
             let piece = bytes.get(index * function::BYTES..(index + 1) * function::BYTES);
             let kind = piece.filter(|_| index < got).and_then(walk::kind_of);
             match kind {
-                Some(Kind::Lua(proto)) => {
-                    protos[count] = proto;
+                Some(Kind::Lua(prototype)) => {
+                    protos[count] = prototype;
                     places[count] = at;
                     count += 1;
-                    segment::replace(keep, at, Some(Item::Lua { proto, key: 0 }));
+                    segment::replace(keep, at, Some(Item::Lua { prototype, key: 0 }));
                 }
                 Some(Kind::Builtin(number)) => {
                     segment::replace(keep, at, Some(Item::Builtin(number)));
                 }
                 // The machine's frames show it.
                 Some(Kind::C) => segment::replace(keep, at, None),
-                None => segment::replace(keep, at, Some(Item::Lua { proto: 0, key: 0 })),
+                None => segment::replace(
+                    keep,
+                    at,
+                    Some(Item::Lua {
+                        prototype: 0,
+                        key: 0,
+                    }),
+                ),
             }
         }
-        let mut heads = [0; PIECES * proto::HEAD_BYTES];
-        let got = memory.read_each(&protos[..count], proto::HEAD_BYTES, &mut heads);
+        let mut heads = [0; PIECES * prototype::HEAD_BYTES];
+        let got = memory.read_each(&protos[..count], prototype::HEAD_BYTES, &mut heads);
         for index in 0..got.min(count) {
-            let piece = &heads[index * proto::HEAD_BYTES..(index + 1) * proto::HEAD_BYTES];
+            let piece = &heads[index * prototype::HEAD_BYTES..(index + 1) * prototype::HEAD_BYTES];
             let item = Item::Lua {
-                proto: protos[index],
+                prototype: protos[index],
                 key: names::key(piece),
             };
             segment::replace(keep, places[index], Some(item));

@@ -32,11 +32,11 @@ pub struct Functions {
 
 impl Functions {
     /// The frame of the function with this prototype.
-    pub fn frame(&mut self, memory: &impl Memory, pid: u32, proto: u64, key: u64) -> Frame {
-        if let Some(known) = self.frames.get(&(pid, proto, key)) {
+    pub fn frame(&mut self, memory: &impl Memory, pid: u32, prototype: u64, key: u64) -> Frame {
+        if let Some(known) = self.frames.get(&(pid, prototype, key)) {
             return known.clone();
         }
-        let place = names::place(memory, proto, key);
+        let place = names::place(memory, prototype, key);
         let frame = match &place {
             Some(place) => self.named(pid, place),
             None => Frame::named(FrameKind::Lua, "[lua]", ""),
@@ -46,7 +46,7 @@ impl Functions {
         }
         // One that could not be read may be there at the next sample.
         if place.is_some() {
-            self.frames.insert((pid, proto, key), frame.clone());
+            self.frames.insert((pid, prototype, key), frame.clone());
         }
         frame
     }

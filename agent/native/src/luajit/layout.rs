@@ -78,7 +78,7 @@ pub mod function {
 }
 
 /// `GCproto`.
-pub mod proto {
+pub mod prototype {
     /// Bytes before its instructions.
     pub const BYTES: usize = 104;
     /// Bytes that tell one from another and say where it was defined.

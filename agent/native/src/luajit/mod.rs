@@ -19,9 +19,14 @@ pub mod segment;
 pub mod snapshot;
 pub mod source;
 pub mod state;
+pub mod threads;
 pub mod trace;
 pub mod walk;
 
+#[cfg(test)]
+mod synthetic;
+#[cfg(test)]
+mod tests;
 mod unwinder;
 
 pub use unwinder::LuaJit;

@@ -2,7 +2,7 @@
 //! source is at hand, name. Never: text of a program (a chunk that has no name is named by its own
 //! text, which may hold secrets: it is only hashed).
 
-use super::layout::{object, proto, string};
+use super::layout::{object, prototype, string};
 use super::memory::{Memory, half_at, is_object, word_at};
 use std::hash::Hasher;
 
@@ -48,9 +48,9 @@ impl Chunk {
 #[must_use]
 pub fn key(head: &[u8]) -> u64 {
     let mut hash = Fnv::default();
-    hash.write_u64(word_at(head, proto::CHUNK));
-    hash.write_u64(word_at(head, proto::FIRST_LINE));
-    hash.write_u32(half_at(head, proto::INSTRUCTIONS));
+    hash.write_u64(word_at(head, prototype::CHUNK));
+    hash.write_u64(word_at(head, prototype::FIRST_LINE));
+    hash.write_u32(half_at(head, prototype::INSTRUCTIONS));
     hash.finish() | 1
 }
 
@@ -60,15 +60,15 @@ pub fn place(memory: &impl Memory, address: u64, wanted: u64) -> Option<Place> {
     if !is_object(address) {
         return None;
     }
-    let head: [u8; proto::HEAD_BYTES] = memory.bytes(address)?;
+    let head: [u8; prototype::HEAD_BYTES] = memory.bytes(address)?;
     if head[object::TYPE] != object::PROTO || key(&head) != wanted {
         return None;
     }
-    let (name, length) = text(memory, word_at(&head, proto::CHUNK), CHUNK_BYTES_MAX)?;
+    let (name, length) = text(memory, word_at(&head, prototype::CHUNK), CHUNK_BYTES_MAX)?;
     Some(Place {
         chunk: chunk(&name, length),
-        line: half_at(&head, proto::FIRST_LINE),
-        lines: half_at(&head, proto::LINES),
+        line: half_at(&head, prototype::FIRST_LINE),
+        lines: half_at(&head, prototype::LINES),
     })
 }
 

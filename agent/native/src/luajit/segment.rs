@@ -53,7 +53,7 @@ pub enum Item {
     /// A function of Lua: its prototype, and what tells it from another that lies there later.
     Lua {
         /// Address of the prototype.
-        proto: u64,
+        prototype: u64,
         /// Mixed from its fields by [`super::names::key`].
         key: u64,
     },
@@ -78,7 +78,7 @@ pub const ITEM_WORDS: usize = 2;
 impl Item {
     fn words(self) -> [u64; 2] {
         match self {
-            Self::Lua { proto, key } => [LUA << TAG_SHIFT | proto, key],
+            Self::Lua { prototype, key } => [LUA << TAG_SHIFT | prototype, key],
             Self::Builtin(number) => [BUILTIN << TAG_SHIFT | u64::from(number), 0],
             Self::Joint => [JOINT << TAG_SHIFT, 0],
             Self::Cut => [CUT << TAG_SHIFT, 0],
@@ -89,7 +89,7 @@ impl Item {
         let low = first & ((1 << TAG_SHIFT) - 1);
         match first >> TAG_SHIFT {
             LUA => Some(Self::Lua {
-                proto: low,
+                prototype: low,
                 key: second,
             }),
             BUILTIN => Some(Self::Builtin(u8::try_from(low).ok()?)),
@@ -183,7 +183,7 @@ mod tests {
         let mut keep = Vec::with_capacity(32);
         let items = [
             Item::Lua {
-                proto: 0x7f00_1234_5678,
+                prototype: 0x7f00_1234_5678,
                 key: u64::MAX,
             },
             Item::Builtin(200),

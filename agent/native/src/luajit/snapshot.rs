@@ -73,7 +73,7 @@ fn frames(memory: &impl Memory, trace: &Trace, address: u64) -> Option<Vec<Inlin
     let mut twin = false;
     while base > 2 && found.len() < DEPTH_MAX {
         if !twin {
-            let known = constant(base - 2).and_then(|w| proto(memory, w));
+            let known = constant(base - 2).and_then(|w| prototype(memory, w));
             found.push(known.unwrap_or(Inlined::Owner(pc)));
         }
         let Some(link) = constant(base - 1) else {
@@ -94,14 +94,14 @@ fn frames(memory: &impl Memory, trace: &Trace, address: u64) -> Option<Vec<Inlin
     Some(found)
 }
 
-fn proto(memory: &impl Memory, word: u64) -> Option<Inlined> {
+fn prototype(memory: &impl Memory, word: u64) -> Option<Inlined> {
     let address = word & ((1 << slot::ADDRESS_BITS) - 1);
     if !is_object(address) {
         return None;
     }
     let bytes: [u8; function::BYTES] = memory.bytes(address)?;
     match kind_of(&bytes)? {
-        Kind::Lua(proto) => Some(Inlined::Proto(proto)),
+        Kind::Lua(prototype) => Some(Inlined::Proto(prototype)),
         Kind::C | Kind::Builtin(_) => None,
     }
 }

@@ -3,13 +3,14 @@
 //! the target stood still, a guess where nothing was captured.
 
 use super::builtins::Builtins;
-use super::capture::{self, Moment, View};
+use super::capture::{self, Moment};
 use super::functions::Functions;
 use super::layout;
 use super::memory::Memory;
 use super::names;
 use super::segment::{self, From, Item, Segment};
 use super::snapshot::{self, Inlined};
+use super::threads::View;
 use super::trace::{Trace, TraceTable};
 use crate::arch::{self, Regs};
 use crate::interpose::{CaptureContext, Interposed, InterposedUnwinder, Outcome, StepContext};
@@ -190,13 +191,13 @@ impl Known {
         let memory = ProcessMemory(context.pid);
         let mut frames = Vec::new();
         for inlined in snapshot::inlined(&memory, trace, context.address) {
-            let Inlined::Proto(proto) = inlined else {
+            let Inlined::Proto(prototype) = inlined else {
                 continue;
             };
-            let head: Option<[u8; layout::proto::HEAD_BYTES]> = memory.bytes(proto);
+            let head: Option<[u8; layout::prototype::HEAD_BYTES]> = memory.bytes(prototype);
             if let Some(head) = head {
                 let key = names::key(&head);
-                frames.push(self.functions.frame(&memory, context.pid, proto, key));
+                frames.push(self.functions.frame(&memory, context.pid, prototype, key));
             }
         }
         for frame in &mut frames {
@@ -213,7 +214,7 @@ impl Known {
         let mut first = trace.is_some();
         for item in segment.items() {
             let mut frame = match item {
-                Item::Lua { proto, key } => self.functions.frame(&memory, pid, proto, key),
+                Item::Lua { prototype, key } => self.functions.frame(&memory, pid, prototype, key),
                 Item::Builtin(number) => self.builtin(pid, segment.global, number),
                 Item::Joint => Frame::marker(JOINT),
                 Item::Cut => Frame::marker("[truncated]"),

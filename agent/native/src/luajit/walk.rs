@@ -5,7 +5,7 @@
 //! the caller's program counter, whose instruction before it tells how far down the caller's frame
 //! begins; others carry a type in their lowest three bits and the distance above it (lj_frame.h).
 
-use super::layout::{function, proto, slot};
+use super::layout::{function, prototype, slot};
 use super::memory::{Memory, half_at, is_object, word_at};
 use super::state::{LuaState, tagged};
 
@@ -153,8 +153,8 @@ pub fn kind_of(bytes: &[u8]) -> Option<Kind> {
     }
     match *bytes.get(function::KIND)? {
         0 => {
-            let proto = word_at(bytes, function::PC).checked_sub(proto::BYTES as u64)?;
-            is_object(proto).then_some(Kind::Lua(proto))
+            let prototype = word_at(bytes, function::PC).checked_sub(prototype::BYTES as u64)?;
+            is_object(prototype).then_some(Kind::Lua(prototype))
         }
         1 => Some(Kind::C),
         number => Some(Kind::Builtin(number)),
@@ -169,16 +169,16 @@ pub fn owns(memory: &impl Memory, window: &Window, base: u64, pc: u64) -> Option
     let bytes: [u8; function::BYTES] = memory.bytes(function)?;
     match kind_of(&bytes)? {
         Kind::C | Kind::Builtin(_) => Some(true),
-        Kind::Lua(proto) => Some(contains(memory, proto, pc)),
+        Kind::Lua(prototype) => Some(contains(memory, prototype, pc)),
     }
 }
 
-fn contains(memory: &impl Memory, proto: u64, pc: u64) -> bool {
-    let Some(bytes) = memory.bytes::<{ proto::HEAD_BYTES }>(proto) else {
+fn contains(memory: &impl Memory, prototype: u64, pc: u64) -> bool {
+    let Some(bytes) = memory.bytes::<{ prototype::HEAD_BYTES }>(prototype) else {
         return false;
     };
-    let first = proto + proto::BYTES as u64;
-    let instructions = u64::from(half_at(&bytes, proto::INSTRUCTIONS));
+    let first = prototype + prototype::BYTES as u64;
+    let instructions = u64::from(half_at(&bytes, prototype::INSTRUCTIONS));
     pc >= first && pc - first <= 4 * instructions
 }
 
@@ -205,7 +205,7 @@ fn owns_as_lua(memory: &impl Memory, word: u64, pc: u64) -> bool {
     let bytes = tagged(word, slot::FUNCTION)
         .and_then(|function| memory.bytes::<{ function::BYTES }>(function));
     match bytes.as_ref().and_then(|b| kind_of(b)) {
-        Some(Kind::Lua(proto)) => contains(memory, proto, pc),
+        Some(Kind::Lua(prototype)) => contains(memory, prototype, pc),
         _ => false,
     }
 }
