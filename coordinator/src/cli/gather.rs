@@ -184,7 +184,7 @@ impl Sum {
             }
             list[at] = list[at].saturating_add(values[0]);
         };
-        let added = add_rows(profile, known, bytes, Limits::FILE, group, row);
+        let added = add_rows(profile, known, bytes, Limits::FILE, 1, group, row);
         profile.totals = tables;
         added
     }

@@ -10,7 +10,8 @@ use super::known::{Known, Row};
 use super::varint::Cursor;
 use super::{FfzError, Limits};
 use crate::profile::{
-    FrameId, MergeError, Node, NodeId, Profile, ROOT, Series, SeriesId, Values, add_values,
+    FrameId, MEASURES_MAX, MergeError, Node, NodeId, Profile, ROOT, Series, SeriesId, Values,
+    add_values,
 };
 
 /// Why a file could not be added. The sum is then half done and must be thrown away.
@@ -49,6 +50,7 @@ pub fn add_totals(
         known,
         bytes,
         limits,
+        MEASURES_MAX,
         as_series,
         |series, node, values| {
             let totals = totals.entry(series).or_default();
@@ -59,7 +61,8 @@ pub fn add_totals(
     added
 }
 
-/// The same, with the values given to `row` in the numbers of `sum`, whose totals stay as they are.
+/// The same, with the first `wanted` values given to `row` in the numbers of `sum`, whose totals stay as
+/// they are.
 ///
 /// # Errors
 /// [`AddError`]; what `row` was given is then of no use any more.
@@ -68,6 +71,7 @@ pub fn add_rows(
     known: &mut Known,
     bytes: &[u8],
     limits: Limits,
+    wanted: usize,
     mut as_series: impl FnMut(&Series) -> Series,
     mut row: impl FnMut(SeriesId, NodeId, &Values),
 ) -> Result<(), AddError> {
@@ -107,7 +111,7 @@ pub fn add_rows(
                 let raw = blocks.unpack(&block)?;
                 let mut cursor = Cursor::new(&raw);
                 while !cursor.is_empty() {
-                    totals(&mut cursor, &numbers, measures, &mut row)?;
+                    totals(&mut cursor, &numbers, measures, wanted, &mut row)?;
                 }
             }
             END if blocks.next()?.is_none() => return Ok(()),
@@ -145,9 +149,7 @@ fn dictionary(
     // All parents stand before all frames, so two cursors go side by side.
     let count = cursor.count()?;
     let mut parents = cursor.clone();
-    for _ in 0..count {
-        cursor.number()?;
-    }
+    cursor.skip(count)?;
     numbers.nodes.reserve(count);
     // Hosts that run the same program meet much of it in the same order, and then the next node is
     // the one after the last that was known: looking there first saves most walks through the table.
@@ -189,6 +191,7 @@ fn totals(
     cursor: &mut Cursor<'_>,
     numbers: &Numbers,
     measures: usize,
+    wanted: usize,
     row: &mut impl FnMut(SeriesId, NodeId, &Values),
 ) -> Result<(), FfzError> {
     const OUTSIDE: FfzError = FfzError::Malformed("an id points outside its table");
@@ -197,16 +200,14 @@ fn totals(
     let count = cursor.count()?;
     let mut nodes = cursor.clone();
     // One cursor for each column.
-    let mut columns = Vec::with_capacity(measures);
-    for _ in 0..measures {
-        for _ in 0..count {
-            cursor.number()?;
+    let mut columns = Vec::with_capacity(wanted);
+    for measure in 0..measures {
+        cursor.skip(count)?;
+        if measure < wanted {
+            columns.push(cursor.clone());
         }
-        columns.push(cursor.clone());
     }
-    for _ in 0..count {
-        cursor.number()?;
-    }
+    cursor.skip(count)?;
     let mut node = 0_u32;
     for i in 0..count {
         let delta = nodes.number_u32()?;

@@ -45,6 +45,11 @@ impl<'a> Cursor<'a> {
                 self.rest = rest;
                 return Ok(u64::from(low & 0x7f) | u64::from(*high) << 7);
             }
+            [low, middle, high @ 0..0x80, rest @ ..] => {
+                self.rest = rest;
+                let number = u64::from(low & 0x7f) | u64::from(middle & 0x7f) << 7;
+                return Ok(number | u64::from(*high) << 14);
+            }
             _ => {}
         }
         self.long_number()
@@ -66,6 +71,29 @@ impl<'a> Cursor<'a> {
         Err(FfzError::Malformed("a number does not end"))
     }
 
+    /// Passes over numbers without looking at them: each ends with a byte below 0x80, and eight bytes are
+    /// looked at together.
+    pub(super) fn skip(&mut self, mut count: usize) -> Result<(), FfzError> {
+        const ENDS: u64 = 0x8080_8080_8080_8080;
+        while let Some((word, rest)) = self.rest.split_first_chunk::<8>() {
+            let ends = (!u64::from_le_bytes(*word) & ENDS).count_ones() as usize;
+            if ends >= count {
+                break;
+            }
+            count -= ends;
+            self.rest = rest;
+        }
+        while count > 0 {
+            let Some((byte, rest)) = self.rest.split_first() else {
+                return Err(FfzError::Malformed("a number does not end"));
+            };
+            count -= usize::from(*byte < 0x80);
+            self.rest = rest;
+        }
+        Ok(())
+    }
+
+    #[inline]
     pub(super) fn number_u32(&mut self) -> Result<u32, FfzError> {
         u32::try_from(self.number()?).map_err(|_| FfzError::Malformed("a number is too large"))
     }
@@ -92,5 +120,32 @@ impl<'a> Cursor<'a> {
         std::str::from_utf8(self.bytes()?)
             .map(str::to_owned)
             .map_err(|_| FfzError::Malformed("a text is not UTF-8"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn what_is_skipped_is_what_would_have_been_read(
+            numbers in prop::collection::vec(prop_oneof![0_u64..300, any::<u64>(), 0..1_u64 << 21], 0..40),
+            skipped in any::<prop::sample::Index>(),
+        ) {
+            let mut bytes = Vec::new();
+            for number in &numbers {
+                put(&mut bytes, *number);
+            }
+            let skipped = skipped.index(numbers.len() + 1);
+            let mut cursor = Cursor::new(&bytes);
+            cursor.skip(skipped).unwrap();
+            for number in &numbers[skipped..] {
+                prop_assert_eq!(cursor.number().unwrap(), *number);
+            }
+            prop_assert!(cursor.is_empty());
+            prop_assert!(Cursor::new(&bytes).skip(numbers.len() + 1).is_err());
+        }
     }
 }
