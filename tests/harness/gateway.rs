@@ -21,20 +21,11 @@ use crate::process::{Child, Finished};
 use crate::procfs::{self, Pid};
 use crate::requirements;
 
+mod files;
 mod load;
 
 pub use load::{Load, LoadReport};
 
-const CONF: &str = include_str!("gateway/nginx.conf");
-const LUA: [(&str, &str); 5] = [
-    ("handler.lua", include_str!("gateway/lua/handler.lua")),
-    ("numbers.lua", include_str!("gateway/lua/numbers.lua")),
-    ("patterns.lua", include_str!("gateway/lua/patterns.lua")),
-    ("rows.lua", include_str!("gateway/lua/rows.lua")),
-    ("text.lua", include_str!("gateway/lua/text.lua")),
-];
-/// The workers' user: as on real hosts not root, so they are not dumpable either.
-const WORKER_USER: &str = "www-data";
 const START_DEADLINE: Duration = Duration::from_secs(15);
 const ANSWER_DEADLINE: Duration = Duration::from_secs(5);
 
@@ -75,7 +66,7 @@ impl<'ns> Gateway<'ns> {
         let dir = tempfile::Builder::new()
             .prefix("fleetflame-gateway-")
             .tempdir()?;
-        write_files(dir.path(), address, workers)?;
+        files::write(dir.path(), address, workers)?;
         let mut command = Command::new(nginx);
         command
             .arg("-p")
@@ -251,33 +242,6 @@ pub(crate) fn check_packages() -> Result<()> {
 
 fn free_port() -> Result<SocketAddr> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
-}
-
-fn write_files(dir: &Path, address: SocketAddr, workers: usize) -> Result<()> {
-    use std::os::unix::fs::PermissionsExt;
-    // The workers are another user and must reach what the master made for them.
-    fs::set_permissions(dir, fs::Permissions::from_mode(0o755))?;
-    fs::create_dir(dir.join("tmp"))?;
-    fs::create_dir(dir.join("lua"))?;
-    let place = dir.to_str().context("a folder whose name is not UTF-8")?;
-    for (file, text) in files(place, &address.to_string(), workers) {
-        fs::write(dir.join(file), text)?;
-    }
-    Ok(())
-}
-
-/// The files of a gateway in the folder `dir`, by their paths in it: its configuration and handlers.
-pub(crate) fn files(dir: &str, address: &str, workers: usize) -> Vec<(String, String)> {
-    let conf = CONF
-        .replace("@DIR@", dir)
-        .replace("@USER@", WORKER_USER)
-        .replace("@WORKERS@", &workers.to_string())
-        .replace("@ARCH@", std::env::consts::ARCH)
-        .replace("@ADDRESS@", address);
-    LUA.iter()
-        .map(|(name, source)| (format!("lua/{name}"), (*source).to_owned()))
-        .chain([("nginx.conf".to_owned(), conf)])
-        .collect()
 }
 
 fn get(address: SocketAddr, path: &str) -> Result<String> {

@@ -1,27 +1,8 @@
 -- A request's work, each part timed by the thread's own CPU clock: what a profile should find, without a profiler.
 local ffi = require "ffi"
-ffi.cdef[[
-  struct gateway_timespec { long s; long ns; };
-  int clock_gettime(int clock, struct gateway_timespec *at);
-]]
+local meter = require "meter"
 local text, numbers, rows, patterns = require "text", require "numbers", require "rows", require "patterns"
-
-local CLOCK_THREAD_CPUTIME_ID = 3
-local at = ffi.new("struct gateway_timespec")
-local spent = {}
-
-local function cpu_s()
-  ffi.C.clock_gettime(CLOCK_THREAD_CPUTIME_ID, at)
-  return tonumber(at.s) + tonumber(at.ns) / 1e9
-end
-
-local function timed(name, work, count)
-  local start = cpu_s()
-  local result = work(count)
-  spent[name] = (spent[name] or 0) + (cpu_s() - start)
-  return result
-end
-
+local timed = meter.timed
 
 -- Four functions with the same body: two are never compiled, two always are.
 local function interpreted_sixty(count) local x = 0 for i = 1, count do x = x + i % 7 end return x end
@@ -55,14 +36,7 @@ function handler.compiled_60_40()
   ngx.say("ok")
 end
 
--- One line a function: the worker's pid, the name, CPU seconds since the start or the last `?reset=1`.
-function handler.truth()
-  for name, seconds in pairs(spent) do
-    ngx.say(string.format("%d %s %.6f", ngx.worker.pid(), name, seconds))
-  end
-  ngx.say(string.format("%d end", ngx.worker.pid()))
-  if ngx.var.arg_reset then spent = {} end
-end
+handler.truth = meter.truth
 
 function handler.abi()
   ngx.say(jit.version, " gc64=", tostring(ffi.abi("gc64")), " jit=", tostring((jit.status())))

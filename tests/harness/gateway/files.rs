@@ -1,0 +1,70 @@
+//! The gateway's configuration and Lua sources, as files.
+//!
+//! In: a folder, an address, a number of workers. Out: what nginx is started with. Never: anything but
+//! files in that folder; this file is also compiled into the sampler's own tests.
+
+use std::fs;
+use std::io::Result;
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+const CONF: &str = include_str!("nginx.conf");
+const LUA: [(&str, &str); 13] = [
+    ("handler.lua", include_str!("lua/handler.lua")),
+    ("meter.lua", include_str!("lua/meter.lua")),
+    ("numbers.lua", include_str!("lua/numbers.lua")),
+    ("patterns.lua", include_str!("lua/patterns.lua")),
+    ("rows.lua", include_str!("lua/rows.lua")),
+    ("text.lua", include_str!("lua/text.lua")),
+    ("kong/init.lua", include_str!("lua/kong/init.lua")),
+    (
+        "kong/plugins/count-words/handler.lua",
+        include_str!("lua/kong/plugins/count-words/handler.lua"),
+    ),
+    (
+        "kong/plugins/log-json/handler.lua",
+        include_str!("lua/kong/plugins/log-json/handler.lua"),
+    ),
+    (
+        "kong/plugins/mix-bits/handler.lua",
+        include_str!("lua/kong/plugins/mix-bits/handler.lua"),
+    ),
+    (
+        "kong/plugins/nest-coroutines/handler.lua",
+        include_str!("lua/kong/plugins/nest-coroutines/handler.lua"),
+    ),
+    (
+        "kong/plugins/spawn-threads/handler.lua",
+        include_str!("lua/kong/plugins/spawn-threads/handler.lua"),
+    ),
+    (
+        "kong/plugins/walk-table/handler.lua",
+        include_str!("lua/kong/plugins/walk-table/handler.lua"),
+    ),
+];
+/// The workers' user: as on real hosts not root, so they are not dumpable either.
+const WORKER_USER: &str = "www-data";
+
+/// Writes everything that nginx needs into `dir`, so that it listens at `address`.
+pub fn write(dir: &Path, address: SocketAddr, workers: usize) -> Result<()> {
+    // The workers are another user and must reach what the master made for them.
+    let open = |dir: &Path| fs::set_permissions(dir, fs::Permissions::from_mode(0o755));
+    open(dir)?;
+    fs::create_dir(dir.join("tmp"))?;
+    for (name, source) in LUA {
+        let path = dir.join("lua").join(name);
+        if let Some(parent) = path.parent() {
+            fs::create_dir_all(parent)?;
+            open(parent)?;
+        }
+        fs::write(path, source)?;
+    }
+    let conf = CONF
+        .replace("@DIR@", &dir.to_string_lossy())
+        .replace("@USER@", WORKER_USER)
+        .replace("@WORKERS@", &workers.to_string())
+        .replace("@ARCH@", std::env::consts::ARCH)
+        .replace("@ADDRESS@", &address.to_string());
+    fs::write(dir.join("nginx.conf"), conf)
+}
