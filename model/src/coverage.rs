@@ -48,6 +48,15 @@ pub struct CaptureStats {
     pub target_cpu_ns: u64,
     /// Processes that were captured.
     pub processes: u32,
+    /// Runs of Lua frames between C code.
+    #[serde(default)]
+    pub lua_segments: u64,
+    /// Those of them that were read while the target could run on.
+    #[serde(default)]
+    pub lua_racy: u64,
+    /// Those of them that could not be followed.
+    #[serde(default)]
+    pub lua_failed: u64,
     /// The engine's mode.
     pub mode: String,
     /// When sampling began, on the agent's CLOCK_MONOTONIC, in nanoseconds.

@@ -153,6 +153,8 @@ finding_codes! {
         "Check the target on the host (`fleetflame-agent check` lists gateway processes).";
     TargetVanished, "target-vanished", Warning, "A target process ended during the capture.",
         "Its window is in coverage; capture again if the whole time is needed.";
+    LuaUnwindFailed, "lua-unwind-failed", Warning, "More Lua stacks than usual could not be followed.",
+        "Samples under [lua-unwind-failed] have no Lua frames; compare Lua functions only where they are few. docs/operate.md names the reasons.";
     TargetReloaded, "target-reloaded", Warning, "The gateway was reloaded during the capture; old and new workers are both in the result.",
         "Compare by generation, or capture again without a reload.";
     TargetFile, "target-file", Warning, "A file mapped by the target could not be used for names or unwinding.",

@@ -67,6 +67,9 @@ fn reports_stats_and_findings() {
         lost: 2,
         mode: "A".into(),
         pause_p99_ns: 9,
+        lua_segments: 10,
+        lua_racy: 11,
+        lua_failed: 12,
         ..Default::default()
     };
     assert_eq!(CaptureStats::from(v1::CaptureStats::from(&stats)), stats);

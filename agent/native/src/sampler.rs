@@ -211,6 +211,7 @@ impl Sampler {
                 .findings
                 .push(Finding::new(FindingCode::SamplerSlow, evidence));
         }
+        summary.findings.extend(summary.lua_finding());
         let damaged = self.shared.losses.damaged.load(Relaxed);
         if damaged > 0 {
             let evidence = format!("{damaged} bytes of perf records made no sense");

@@ -2,7 +2,7 @@
 //! is not in it.
 
 use crate::registry::Window;
-use model::finding::Finding;
+use model::finding::{Finding, FindingCode};
 
 /// Durations in buckets of 1/8 of a power of two; the answer is within 13 %.
 #[derive(Clone, Debug)]
@@ -109,9 +109,42 @@ pub struct NativeSummary {
     pub findings: Vec<Finding>,
 }
 
+impl NativeSummary {
+    /// Whether more Lua stacks than usual could not be followed.
+    #[must_use]
+    pub(crate) fn lua_finding(&self) -> Option<Finding> {
+        // One in two hundred, and not one or two of a handful.
+        let many = self.lua_failed >= 5 && self.lua_failed.saturating_mul(200) > self.lua_segments;
+        many.then(|| {
+            let evidence = format!(
+                "{} of {} runs of Lua frames could not be followed, {} were read while the target \
+                 ran on",
+                self.lua_failed, self.lua_segments, self.lua_racy
+            );
+            Finding::new(FindingCode::LuaUnwindFailed, evidence)
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn lua_stacks_that_could_not_be_followed_are_said_when_they_are_many() {
+        let of = |lua_segments, lua_failed| {
+            let summary = NativeSummary {
+                lua_segments,
+                lua_failed,
+                ..NativeSummary::default()
+            };
+            summary.lua_finding().map(|f| f.evidence)
+        };
+        assert_eq!(of(10_000, 50), None);
+        assert_eq!(of(20, 2), None, "a handful says nothing");
+        let said = of(10_000, 51).unwrap();
+        assert!(said.starts_with("51 of 10000 runs"), "{said}");
+    }
 
     #[test]
     fn quantiles_are_within_their_bucket() {

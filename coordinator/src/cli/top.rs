@@ -16,12 +16,13 @@ use serde_json::json;
 Examples:
   fleetflame top ./kong-cpu
   fleetflame top 01JD3K:kong-2 --by total -n 40
+  fleetflame top ./kong-cpu --by plugin
   perf script | fleetflame top - --by module")]
 pub struct TopArgs {
     /// A run, RUN:HOST, RUN:rest-of:HOST, a file in any known format, or - for stdin
     #[arg(value_name = "RUN|FILE")]
     input: String,
-    /// self, total or module
+    /// self, total, module, or for a gateway's Lua plugin or phase
     #[arg(long, default_value = "self", value_parser = parse_by)]
     by: By,
     /// How many rows
@@ -38,10 +39,12 @@ fn parse_by(text: &str) -> Result<By, String> {
         "self" => Ok(By::SelfValue),
         "total" => Ok(By::Total),
         "module" => Ok(By::Module),
-        "plugin" | "phase" | "file" | "uri" => Err(format!(
-            "{text} is not there yet; self, total and module are"
+        "plugin" => Ok(By::Plugin),
+        "phase" => Ok(By::Phase),
+        "file" | "uri" => Err(format!(
+            "{text} is not there yet; self, total, module, plugin and phase are"
         )),
-        _ => Err("use self, total or module".to_owned()),
+        _ => Err("use self, total, module, plugin or phase".to_owned()),
     }
 }
 
@@ -72,10 +75,11 @@ pub fn top(args: &TopArgs, output: &Output) -> anyhow::Result<u8> {
                 ]
             })
             .collect();
-        let what = if args.by == By::Module {
-            "module"
-        } else {
-            "frame"
+        let what = match args.by {
+            By::SelfValue | By::Total => "frame",
+            By::Module => "module",
+            By::Plugin => "plugin",
+            By::Phase => "phase",
         };
         output.talk(&format!(
             "{}: {} {unit}, {}\n",

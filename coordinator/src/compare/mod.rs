@@ -4,6 +4,7 @@
 //! significance (there are no error bars yet, and every ranking says so), a file.
 
 mod explain;
+mod gateway;
 mod ranking;
 mod rollup;
 mod sides;

@@ -2,7 +2,8 @@
 //! Out: rows with self and total values, largest first. Never: a recursive function counted twice
 //! in a total.
 
-use model::profile::{Frame, FrameKind, Profile, ROOT, Series};
+use super::gateway;
+use model::profile::{Frame, FrameKind, Node, Profile, ROOT, Series};
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -15,6 +16,10 @@ pub enum By {
     Total,
     /// Modules (programs, libraries, Lua files, the kernel) by their own samples.
     Module,
+    /// Kong's plugins; what belongs to none is Kong itself, a library, a timer, nginx or the kernel.
+    Plugin,
+    /// Phases of ngx_lua.
+    Phase,
 }
 
 /// One row.
@@ -52,18 +57,19 @@ pub fn top(profile: &Profile, wanted: impl Fn(&Series) -> bool, measure: usize, 
         *names.entry(name).or_insert(next)
     };
     let nameless = number("[unknown]".to_owned());
-    let groups: Vec<usize> = profile
-        .frames
-        .as_slice()
-        .iter()
-        .map(|f| number(name(f, by)))
-        .collect();
-    let group = |id: usize| {
-        groups
-            .get(nodes[id].frame.0 as usize)
-            .copied()
-            .unwrap_or(nameless)
+    let frames = profile.frames.as_slice();
+    let groups: Vec<usize> = if matches!(by, By::Plugin | By::Phase) {
+        let groups = gateway::groups(nodes, frames, by == By::Phase);
+        groups.into_iter().map(number).collect()
+    } else {
+        let of_frame: Vec<usize> = frames.iter().map(|f| number(name(f, by))).collect();
+        let of_node = |n: &Node| of_frame.get(n.frame.0 as usize).copied();
+        nodes
+            .iter()
+            .map(|n| of_node(n).unwrap_or(nameless))
+            .collect()
     };
+    let group = |id: usize| groups[id];
 
     let mut sums = vec![(0_u64, 0_u64); names.len()];
     sums[nameless] = (own[0], own[0]); // samples without any frame

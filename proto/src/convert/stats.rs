@@ -18,6 +18,9 @@ impl From<&CaptureStats> for v1::CaptureStats {
             pause_p99_ns: s.pause_p99_ns,
             target_cpu_ns: s.target_cpu_ns,
             processes: s.processes,
+            lua_segments: s.lua_segments,
+            lua_racy: s.lua_racy,
+            lua_failed: s.lua_failed,
             mode: s.mode.clone(),
             started_mono_ns: s.started_mono_ns,
             stopped_mono_ns: s.stopped_mono_ns,
@@ -39,6 +42,9 @@ impl From<v1::CaptureStats> for CaptureStats {
             pause_p99_ns: s.pause_p99_ns,
             target_cpu_ns: s.target_cpu_ns,
             processes: s.processes,
+            lua_segments: s.lua_segments,
+            lua_racy: s.lua_racy,
+            lua_failed: s.lua_failed,
             mode: s
                 .mode
                 .chars()

@@ -17,7 +17,22 @@ fn main() -> std::io::Result<()> {
     yaml()?;
     records()?;
     pprof()?;
+    lua()?;
     elf()
+}
+
+/// Words of a VM that are replaced: how, where, by what.
+fn lua() -> std::io::Result<()> {
+    let damage = |how: u8, at: u16, word: u64| -> Vec<u8> {
+        [&[how][..], &at.to_le_bytes(), &word.to_le_bytes()].concat()
+    };
+    seed("native_lua", "whole", &[1, 2])?;
+    let one = [&[1, 3][..], &damage(1, 0x10, 0x70), &damage(0, 0x188, 3)].concat();
+    seed("native_lua", "links", &one)?;
+    let two = [&[2, 0][..], &damage(4, 80, 64), &damage(6, 1, 9), &damage(2, 88, 1)].concat();
+    seed("native_lua", "stack", &two)?;
+    let source = b"\0local function a()\nend\n_M.b = function() return 'x' end\n";
+    seed("native_lua", "source", source)
 }
 
 fn seed(target: &str, name: &str, bytes: &[u8]) -> std::io::Result<()> {

@@ -1,0 +1,180 @@
+//! What a gateway's stacks belong to: a plugin, Kong, a library, a timer, nginx, the kernel; and the
+//! phase. In: the call tree. Out: a name for each node. Never: a name that only one kind of input has:
+//! Lua frames of an agent and of folded text are read alike.
+
+use model::profile::{Frame, FrameKind, Node};
+
+/// What the way from the root to a node has shown so far.
+#[derive(Clone, Copy, Debug, Default)]
+struct Way<'a> {
+    plugin: Option<&'a str>,
+    phase: Option<&'a str>,
+    nginx: bool,
+    lua: bool,
+    kong: bool,
+    kernel: bool,
+}
+
+/// The group of each node, in order; nodes stand behind their parents.
+pub(super) fn groups(nodes: &[Node], frames: &[Frame], by_phase: bool) -> Vec<String> {
+    let mut ways: Vec<Way<'_>> = Vec::with_capacity(nodes.len());
+    for (id, node) in nodes.iter().enumerate() {
+        let above = ways.get(node.parent.0 as usize).copied();
+        let above = above.unwrap_or_default();
+        let frame = frames.get(node.frame.0 as usize).filter(|_| id > 0);
+        ways.push(frame.map_or(above, |f| above.with(f)));
+    }
+    let name = |way: &Way<'_>| {
+        let name = if by_phase {
+            way.phase_name()
+        } else {
+            way.plugin_name()
+        };
+        name.to_owned()
+    };
+    ways.iter().map(name).collect()
+}
+
+impl<'a> Way<'a> {
+    fn with(mut self, frame: &'a Frame) -> Self {
+        // Text formats keep the file in the name.
+        let place = if frame.file.is_empty() {
+            &frame.name
+        } else {
+            &frame.file
+        };
+        let is_lua =
+            matches!(frame.kind, FrameKind::Lua | FrameKind::Jit) || place.contains(".lua");
+        self.kernel = frame.kind == FrameKind::Kernel;
+        self.nginx |= frame.module == "nginx" || frame.name.starts_with("ngx_");
+        if frame.kind == FrameKind::Marker {
+            return self;
+        }
+        self.phase = phase(place).or(self.phase);
+        if is_lua {
+            self.lua = true;
+            self.plugin = plugin(place).or(self.plugin);
+            self.kong |= behind(place, "kong/").is_some();
+        }
+        self
+    }
+
+    fn plugin_name(&self) -> &'a str {
+        match self.plugin {
+            Some(plugin) => plugin,
+            None if self.kong => "[kong]",
+            None if self.is_timer() => "[timer]",
+            None if self.lua => "[lua library]",
+            None if self.kernel => "[kernel]",
+            None if self.nginx => "[nginx]",
+            None => "[other]",
+        }
+    }
+
+    fn phase_name(&self) -> &'a str {
+        match self.phase {
+            Some(phase) => phase,
+            None if self.is_timer() => "timer",
+            None => "[none]",
+        }
+    }
+
+    /// A timer's stack begins at its function and not in a phase.
+    fn is_timer(&self) -> bool {
+        self.lua && self.nginx && self.phase.is_none()
+    }
+}
+
+/// What stands behind a folder of this name in a path.
+fn behind<'a>(path: &'a str, folder: &str) -> Option<&'a str> {
+    let at = path.match_indices(folder).map(|m| m.0);
+    let mut begins = at.filter(|&at| at == 0 || path.as_bytes()[at - 1] == b'/');
+    path.get(begins.next()? + folder.len()..)
+}
+
+/// `NAME` of `…/kong/plugins/NAME/…`.
+fn plugin(path: &str) -> Option<&str> {
+    let (name, _) = behind(path, "kong/plugins/")?.split_once('/')?;
+    let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_' || c == '-';
+    (!name.is_empty() && name.chars().all(allowed)).then_some(name)
+}
+
+/// `access` of `access_by_lua(nginx.conf:52)`, and of nginx's C functions around code in a file.
+fn phase(place: &str) -> Option<&str> {
+    const PHASES: [&str; 12] = [
+        "access",
+        "balancer",
+        "body_filter",
+        "content",
+        "header_filter",
+        "init_worker",
+        "log",
+        "preread",
+        "rewrite",
+        "server_rewrite",
+        "set",
+        "ssl_certificate",
+    ];
+    let word = match place.split_once("_by_lua(") {
+        Some((word, _)) => word,
+        None => {
+            let rest = place.strip_prefix("ngx_http_lua_");
+            let rest = rest.or_else(|| place.strip_prefix("ngx_stream_lua_"))?;
+            let word = rest.strip_suffix("_by_chunk");
+            word.or_else(|| rest.strip_suffix("_handler"))?
+        }
+    };
+    PHASES.contains(&word).then_some(word)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{By, top};
+    use model::format::folded;
+    use std::collections::BTreeMap;
+
+    fn rolled(by: By) -> BTreeMap<String, u64> {
+        let text = "\
+            main;ngx_worker;access_by_lua(nginx.conf:3);/l/kong/init.lua:9 access;/l/kong/plugins/key-auth/handler.lua:7 KeyAuth:access 10\n\
+            main;ngx_worker;access_by_lua(nginx.conf:3);/l/kong/init.lua:9 access;/l/kong/plugins/key-auth/handler.lua:7 KeyAuth:access;/l/resty/sha.lua:1 final 5\n\
+            main;ngx_worker;access_by_lua(nginx.conf:3);/l/kong/plugins/a/handler.lua:7 f;/l/kong/plugins/b/x.lua:7 g;do_syscall_64_[k] 2\n\
+            main;ngx_worker;access_by_lua(nginx.conf:3);/l/kong/init.lua:9 access 4\n\
+            main;ngx_worker;ngx_http_lua_log_handler;/l/resty/logger.lua:3 push 3\n\
+            main;ngx_worker;/l/resty/timerng/loop.lua:3 run 6\n\
+            main;ngx_worker;/l/resty/timerng/loop.lua:3 run;/l/kong/plugins/a/handler.lua:9 later 7\n\
+            main;ngx_worker 8\n\
+            main;ngx_worker;tcp_sendmsg_[k] 9\n\
+            luajit;/x/kong.lua:3 f;/l/kong/plugins/UPPER/f.lua:3 f 1\n";
+        let (profile, _) = folded::parse(text.as_bytes(), "h");
+        let rolled = top(&profile, |_| true, 0, by);
+        assert_eq!(rolled.rows.iter().map(|r| r.own).sum::<u64>(), rolled.whole);
+        rolled.rows.into_iter().map(|r| (r.name, r.own)).collect()
+    }
+
+    #[test]
+    fn samples_belong_to_the_plugin_nearest_to_the_leaf_or_to_what_is_left() {
+        let by_plugin = rolled(By::Plugin);
+        let expected = [
+            ("key-auth", 15),
+            ("b", 2),
+            ("a", 7),
+            ("[kong]", 5),
+            ("[lua library]", 3),
+            ("[timer]", 6),
+            ("[nginx]", 8),
+            ("[kernel]", 9),
+        ];
+        for (name, samples) in expected {
+            assert_eq!(by_plugin.get(name), Some(&samples), "{name}: {by_plugin:?}");
+        }
+    }
+
+    #[test]
+    fn the_phase_is_the_second_dimension() {
+        let by_phase = rolled(By::Phase);
+        let expected = [("access", 21), ("log", 3), ("timer", 13), ("[none]", 18)];
+        for (name, samples) in expected {
+            assert_eq!(by_phase.get(name), Some(&samples), "{name}: {by_phase:?}");
+        }
+    }
+}
