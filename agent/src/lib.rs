@@ -16,3 +16,5 @@ pub mod policy;
 pub mod process;
 pub mod service;
 pub mod session;
+pub mod stapxx;
+pub mod verb;

@@ -10,7 +10,7 @@ use fleetflame_agent::engine::EngineRoom;
 use fleetflame_agent::process::Processes;
 use fleetflame_agent::service::{Agent, Settings};
 use fleetflame_agent::session::HeldStore;
-use fleetflame_agent::{attach, detached, host, listen, policy, process};
+use fleetflame_agent::{attach, detached, host, listen, policy, process, verb};
 use model::Severity;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
@@ -36,6 +36,7 @@ struct Arguments {
 
 const EXAMPLES: &str = "Examples:
   fleetflame-agent check                 what this host can do, and what is missing
+  fleetflame-agent expand --help         stap++ scripts, with stap++'s options
   fleetflame-agent run --listen 0.0.0.0:7443 --tls /etc/fleetflame/tls --state /var/lib/fleetflame";
 
 #[derive(Subcommand)]
@@ -71,6 +72,10 @@ enum Verb {
         #[arg(long, conflicts_with = "json")]
         unrestricted: bool,
     },
+    /// Expands a stap++ script: prints what stap would get
+    Expand(verb::expand::Arguments),
+    /// Lists what a stap++ script asks for
+    Args(verb::args::Arguments),
     /// (internal) Joins stdin and stdout to the agent that runs in a folder
     #[command(hide = true)]
     Attach {
@@ -102,7 +107,7 @@ fn main() -> ExitCode {
         .with_max_level(log_level())
         .init();
     match run(arguments) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(e) => {
             eprintln!("fleetflame-agent: {e:#}");
             ExitCode::FAILURE
@@ -118,8 +123,10 @@ fn log_level() -> LevelFilter {
         .unwrap_or(LevelFilter::WARN)
 }
 
-fn run(arguments: Arguments) -> anyhow::Result<()> {
+fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     match arguments.verb {
+        Verb::Expand(arguments) => return Ok(verb::expand::run(&arguments)),
+        Verb::Args(arguments) => return Ok(verb::args::run(&arguments)),
         Verb::Keeper => {
             fleetflame_agent::process::keep(std::io::stdin().lock()).context("keeping watch")
         }
@@ -156,6 +163,7 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
             done
         }
     }
+    .map(|()| ExitCode::SUCCESS)
 }
 
 /// The agent yields to the gateway in everything but its sampler threads, and is the first to go

@@ -170,6 +170,19 @@ finding_codes! {
         "Read the evidence; the result is as it is shown.";
     TargetUncovered, "target-uncovered", Warning, "Processes that are targets were not captured.",
         "Name fewer processes (--pick busiest:N), use --engine native, or capture again when the gateway is settled.";
+    // --- scripts
+    ScriptInvalid, "script-invalid", Error, "The script cannot be expanded into what stap is given.",
+        "Correct the line that the evidence names; `fleetflame-agent args FILE` lists what a script asks for.";
+    ScriptArgument, "script-argument", Error, "An argument's value may not go into a script.",
+        "Give a number, words, or probe points: quotes, semicolons, braces, comments and macros are never put into a kernel module.";
+    ScriptTarget, "script-target", Error, "The script's macros cannot be bound to this target.",
+        "See the evidence; a program that was replaced on disk must be restarted before probes can reach it.";
+    ScriptSuspicious, "script-suspicious", Warning, "Something in the script or its arguments is almost surely a mistake.",
+        "See the evidence; `fleetflame-agent expand --strict` refuses it.";
+    ScriptUnfiltered, "script-unfiltered", Warning, "The script does not tell processes apart, so its result mixes all that run the same code.",
+        "Put `if ($^pid_ok)` around what its probes do, or take the result as that of the whole host.";
+    ScriptPerProcess, "script-per-process", Note, "The script is written for one process, so it is run once for each.",
+        "Nothing to do; with `$^pid_ok` instead of a test for target() one run would do.";
     // --- budgets and losses
     BudgetStacks, "budget-stacks", Warning, "There were more distinct stacks than the budget; new ones were counted under [pruned].",
         "Totals are exact. Raise the budget's stacks_max, or shorten the capture.";

@@ -1,6 +1,8 @@
 //! What this machine is and what it can do. In: /proc, uname, os-release. Out: a [`HostReport`].
 //! Never: command lines or environments of processes.
 
+pub mod program;
+
 use crate::engine;
 use crate::policy::Policy;
 use model::host::GatewayProcess;
