@@ -152,7 +152,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// Text up to the first `)` of the line, which is passed: parentheses do not nest.
-    fn to_closing(&mut self) -> Option<&'a [u8]> {
+    fn closing(&mut self) -> Option<&'a [u8]> {
         let rest = self.rest();
         let end = rest.iter().position(|b| matches!(b, b')' | b'\n'))?;
         if rest[end] == b'\n' {
@@ -180,7 +180,7 @@ impl<'a> Cursor<'a> {
         let name = self.word()?;
         self.blanks();
         self.take(b"(")?;
-        Some((name, self.to_closing()?))
+        Some((name, self.closing()?))
     }
 
     /// `&@cast(…)[N]` and its shorter forms.
@@ -188,7 +188,7 @@ impl<'a> Cursor<'a> {
         let begin = self.at;
         let _ = self.take(b"&");
         self.take(b"@cast(").or_else(|| self.take(b"@var("))?;
-        self.to_closing()?;
+        self.closing()?;
         let mut ahead = *self;
         if ahead.index().is_some() {
             *self = ahead;
