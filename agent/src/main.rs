@@ -73,7 +73,7 @@ enum Verb {
         unrestricted: bool,
     },
     /// Expands a stap++ script: prints what stap would get
-    Expand(verb::expand::Arguments),
+    Expand(Box<verb::expand::Arguments>),
     /// Lists what a stap++ script asks for
     Args(verb::args::Arguments),
     /// (internal) Joins stdin and stdout to the agent that runs in a folder

@@ -1,6 +1,7 @@
 //! What this machine is and what it can do. In: /proc, uname, os-release. Out: a [`HostReport`].
 //! Never: command lines or environments of processes.
 
+mod mounts;
 pub mod program;
 
 use crate::engine;

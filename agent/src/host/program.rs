@@ -3,11 +3,13 @@
 //! In: process ids. Out: paths. Never: arguments or environments, or a path taken for the running
 //! file when that file was replaced.
 
+use super::mounts::host_paths;
 use crate::process::ask;
 use crate::stapxx::{Mapped, libraries_of_ldd, libraries_of_maps};
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -21,17 +23,38 @@ pub struct Program {
     pub path: String,
     /// Whether the file there is another one by now.
     pub is_replaced: bool,
-    /// Where the process's own root is, when it has other mounts than we: a container's. Its paths
-    /// are not ours then.
-    pub root: Option<String>,
+    /// The process, when it has other mounts than we: a container's. Its paths are not ours then.
+    elsewhere: Option<u32>,
 }
 
 impl Program {
     /// A path of the process as we see it.
-    #[must_use]
-    pub fn visible_path(&self, path: &str) -> String {
-        format!("{}{path}", self.root.as_deref().unwrap_or_default())
+    ///
+    /// # Errors
+    /// When it is in a container and no path of ours leads to the same file.
+    pub fn visible_path(&self, path: &str) -> Result<String, String> {
+        let Some(pid) = self.elsewhere else {
+            return Ok(path.to_owned());
+        };
+        let mounts = |pid: &str| fs::read_to_string(format!("/proc/{pid}/mountinfo"));
+        let wanted = identity(&format!("/proc/{pid}/root{path}"));
+        let paths = match (mounts("self"), mounts(&pid.to_string())) {
+            (Ok(own), Ok(theirs)) => host_paths(&own, &theirs, path),
+            _ => Vec::new(),
+        };
+        paths
+            .into_iter()
+            .find(|candidate| wanted.is_some() && identity(candidate) == wanted)
+            .ok_or_else(|| {
+                format!("{path} of process {pid} is in a container, and no path of this host leads to it")
+            })
     }
+}
+
+/// Device and inode of a file.
+fn identity(path: &str) -> Option<(u64, u64)> {
+    let file = fs::metadata(path).ok()?;
+    Some((file.dev(), file.ino()))
 }
 
 /// What `pid` runs.
@@ -51,7 +74,7 @@ pub fn program_of(pid: u32) -> Result<Program, String> {
     let replaced = path.strip_suffix(DELETED);
     Ok(Program {
         is_replaced: replaced.is_some(),
-        root: is_elsewhere.then(|| format!("/proc/{pid}/root")),
+        elsewhere: is_elsewhere.then_some(pid),
         path: replaced.map_or(path.clone(), str::to_owned),
     })
 }
@@ -120,7 +143,10 @@ mod tests {
     #[test]
     fn this_process_is_seen() {
         let own = program_of(std::process::id()).unwrap();
-        assert!(own.path.starts_with('/') && own.root.is_none(), "{own:?}");
+        assert!(
+            own.path.starts_with('/') && own.elsewhere.is_none(),
+            "{own:?}"
+        );
         let mapped = libraries_of_process(std::process::id()).unwrap();
         assert!(mapped.libraries.iter().any(|path| path.contains("libc.so")));
         assert!(program_of(u32::MAX).unwrap_err().contains("is not running"));

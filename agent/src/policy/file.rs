@@ -85,7 +85,16 @@ pub fn parse(text: &str) -> Result<Policy, String> {
     if policy.engines.contains(&model::job::EngineChoice::Auto) {
         return Err("engines: lists auto; name the engines themselves".into());
     }
+    if let Some(odd) = policy.scripts.iter().find(|hash| !is_hash(hash)) {
+        return Err(format!(
+            "scripts: lists {odd:?}; write the 64 digits that fleetflame-agent expand --hash prints"
+        ));
+    }
     Ok(policy)
+}
+
+fn is_hash(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 /// The file and every folder above it must belong to root or to the agent's own user, and nobody
@@ -168,6 +177,7 @@ mod tests {
             ("version: 2\n", "version"),
             ("version: 1\nengines: [auto]\n", "auto"),
             ("version: 1\nallow_ptrace: yes\n", "line 2"),
+            ("version: 1\nscripts: [any]\n", "expand --hash"),
         ] {
             let error = parse(text).unwrap_err();
             assert!(error.contains(word), "{text:?} gave {error:?}");

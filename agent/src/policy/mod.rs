@@ -38,6 +38,8 @@ pub struct Policy {
     pub cpu_pct_max: u32,
     /// Memory of the agent's stacks in MiB.
     pub memory_mb_max: u32,
+    /// Scripts of the user's that may run, by the hash that `fleetflame-agent expand --hash` prints.
+    pub scripts: Vec<String>,
     /// Bytes sent in one capture, in MiB.
     pub output_mb_max: u32,
     /// Captures at the same time.
@@ -77,6 +79,7 @@ impl Default for Policy {
             allow_ptrace: false,
             cpu_pct_max: 20,
             memory_mb_max: 512,
+            scripts: Vec::new(),
             output_mb_max: 256,
             captures_max: 1,
         }
@@ -176,6 +179,20 @@ impl Policy {
         }
     }
 
+    /// Holds a script against the policy, by its hash ([`crate::stapxx::script_hash`]).
+    ///
+    /// # Errors
+    /// `policy-refused`, with the line that would allow it.
+    pub fn check_script(&self, file: &str, hash: &str) -> Result<(), Finding> {
+        if self.scripts.iter().any(|allowed| allowed == hash) {
+            return Ok(());
+        }
+        let why = format!(
+            "{file} is not in scripts: of the policy; its owner allows it by the line - {hash}"
+        );
+        Err(Finding::new(FindingCode::PolicyRefused, why))
+    }
+
     /// The policy in one line, for a host's report.
     #[must_use]
     pub fn describe(&self) -> String {
@@ -245,6 +262,20 @@ pub(crate) mod tests {
                 .expect_err(&format!("change {i} was allowed"));
             assert_eq!(against[0].code, FindingCode::PolicyRefused);
         }
+    }
+
+    #[test]
+    fn a_script_runs_only_where_its_hash_is_listed() {
+        let hash = "ab".repeat(32);
+        let refused = Policy::default().check_script("a.sxx", &hash).unwrap_err();
+        assert_eq!(refused.code, FindingCode::PolicyRefused);
+        assert!(refused.evidence.contains(&hash), "{refused}");
+        let policy = Policy {
+            scripts: vec![hash.clone()],
+            ..Policy::default()
+        };
+        assert_eq!(policy.check_script("a.sxx", &hash), Ok(()));
+        assert!(policy.check_script("a.sxx", &"ba".repeat(32)).is_err());
     }
 
     #[test]

@@ -32,6 +32,8 @@ mod traced;
 mod value;
 
 #[cfg(test)]
+mod differential_tests;
+#[cfg(test)]
 mod reference_tests;
 #[cfg(test)]
 mod tests;

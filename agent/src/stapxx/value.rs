@@ -193,7 +193,7 @@ fn is_harmless_string(text: &str) -> bool {
     plain.chars().all(|c| is_harmless(c) || at_source(c))
         && !plain.contains("//")
         && !plain.contains("/*")
-        && !plain.contains("@use")
+        && !plain.contains("@use ")
         && !plain.contains("@pfunc")
 }
 
@@ -216,6 +216,7 @@ mod tests {
             ("größe", Words),
             ("timer.profile", Words),
             ("timer.s(5)", ProbePoints),
+            ("process(\"nginx\").function(\"f@user.c:12\")", ProbePoints),
             (
                 "process(\"/usr/sbin/nginx\").function(\"ngx_http_*\").return",
                 ProbePoints,
@@ -257,6 +258,7 @@ mod tests {
             "a(\"b\").c(d)",
             "a(\"b\" . \"c\")",
             "a(\"@use x\")",
+            "a(\"b//c\")",
             "a(\"$^arg_b\")",
             "a(\"b\").",
             "a(\"b\"),",

@@ -42,10 +42,7 @@ pub struct Arguments {
 #[must_use]
 #[expect(clippy::print_stdout, reason = "the list is this verb's output")]
 pub fn run(arguments: &Arguments) -> ExitCode {
-    let folders = ModuleFolders::new(&arguments.include, arguments.file.as_deref());
-    let listed = script(arguments.file.as_deref(), arguments.text.as_deref())
-        .and_then(|script| list(&script, &folders, arguments.json));
-    match listed {
+    match answer(arguments) {
         Ok(text) => {
             print!("{text}");
             ExitCode::SUCCESS
@@ -55,6 +52,13 @@ pub fn run(arguments: &Arguments) -> ExitCode {
             ExitCode::from(USAGE)
         }
     }
+}
+
+/// What goes to standard output.
+pub(super) fn answer(arguments: &Arguments) -> Result<String, String> {
+    let folders = ModuleFolders::new(&arguments.include, arguments.file.as_deref());
+    let script = script(arguments.file.as_deref(), arguments.text.as_deref())?;
+    list(&script, &folders, arguments.json)
 }
 
 /// The document of `--json`.

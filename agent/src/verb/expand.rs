@@ -123,7 +123,7 @@ pub fn run(arguments: &Arguments) -> ExitCode {
 }
 
 /// What goes to standard output; talk goes to standard error at once.
-fn answer(arguments: &Arguments) -> Result<Vec<u8>, String> {
+pub(super) fn answer(arguments: &Arguments) -> Result<Vec<u8>, String> {
     let values = values(&arguments.values)?;
     let mut options = Vec::new();
     for option in &arguments.passed_on {
@@ -162,8 +162,8 @@ fn answer(arguments: &Arguments) -> Result<Vec<u8>, String> {
         .map(ToString::to_string)
         .collect();
     if arguments.strict && !mistakes.is_empty() {
-        let finding = Finding::new(FindingCode::ScriptSuspicious, mistakes.join("; "));
-        return Err(format!("fleetflame-agent: {finding}"));
+        let said = mistakes.join("; ");
+        return Err(refusal(Finding::new(FindingCode::ScriptSuspicious, said)));
     }
     if target.processes > 0 {
         let filter = stapxx::filter_of(&script.bytes);
@@ -187,6 +187,14 @@ fn answer(arguments: &Arguments) -> Result<Vec<u8>, String> {
     Ok(done.script.text)
 }
 
+fn refusal(finding: Finding) -> String {
+    format!("fleetflame-agent: {finding}")
+}
+
+fn unreachable_target(why: String) -> String {
+    refusal(Finding::new(FindingCode::ScriptTarget, why))
+}
+
 fn tell(finding: &Finding) {
     eprintln!("fleetflame-agent: {finding}");
 }
@@ -198,7 +206,7 @@ fn values(given: &[String]) -> Result<BTreeMap<String, Vec<u8>>, String> {
         let Some((name, value)) = pair.split_once('=') else {
             return Err(format!("--arg {pair}: write NAME=VALUE"));
         };
-        check_value(name, value.as_bytes()).map_err(|f| format!("fleetflame-agent: {f}"))?;
+        check_value(name, value.as_bytes()).map_err(refusal)?;
         values.insert(name.to_owned(), value.as_bytes().to_vec());
     }
     Ok(values)
@@ -217,10 +225,9 @@ struct FoundTarget {
 fn target(arguments: &Arguments, values: BTreeMap<String, Vec<u8>>) -> Result<FoundTarget, String> {
     let mut found = FoundTarget::default();
     found.bindings.arguments = values;
-    let refused = |f: Finding| format!("fleetflame-agent: {f}");
     if let Some(path) = &arguments.exec {
         let text = path.display().to_string();
-        check_path(&text).map_err(refused)?;
+        check_path(&text).map_err(refusal)?;
         found.add_libraries(libraries_of_program(path)?)?;
         found.bindings.exec_path = Some(text.clone());
         found.composed.exec = Some((text, found.libraries()));
@@ -277,11 +284,12 @@ impl FoundTarget {
                  probes would go into the new file, and never be hit",
                 program.path
             );
-            let finding = Finding::new(FindingCode::ScriptTarget, said);
-            return Err(format!("fleetflame-agent: {finding}"));
+            return Err(unreachable_target(said));
         }
-        let path = program.visible_path(&program.path);
-        check_path(&path).map_err(|f| format!("fleetflame-agent: {f}"))?;
+        let path = program
+            .visible_path(&program.path)
+            .map_err(unreachable_target)?;
+        check_path(&path).map_err(refusal)?;
         self.bindings.exec_path = Some(path.clone());
         self.composed.program = Some(path);
         Ok(())
@@ -298,16 +306,21 @@ impl FoundTarget {
                 .push(Finding::new(FindingCode::TargetFile, said));
         }
         let program = program_of(pid)?;
-        let visible = mapped
-            .libraries
-            .iter()
-            .map(|path| program.visible_path(path));
+        let mut visible = Vec::new();
+        for path in &mapped.libraries {
+            match program.visible_path(path) {
+                Ok(path) => visible.push(path),
+                Err(why) => self
+                    .findings
+                    .push(Finding::new(FindingCode::TargetFile, why)),
+            }
+        }
         self.add_libraries(visible)
     }
 
     fn add_libraries(&mut self, paths: impl IntoIterator<Item = String>) -> Result<(), String> {
         for path in paths {
-            check_path(&path).map_err(|f| format!("fleetflame-agent: {f}"))?;
+            check_path(&path).map_err(refusal)?;
             self.bindings.libraries.insert(path);
         }
         Ok(())

@@ -6,5 +6,8 @@ pub mod args;
 pub mod expand;
 mod script_files;
 
+#[cfg(test)]
+mod tests;
+
 /// Wrong usage, or a script or argument that is refused: the contract's exit code.
 pub(crate) const USAGE: u8 = 2;

@@ -36,7 +36,7 @@ pub(super) struct ModuleFolders(Vec<PathBuf>);
 
 impl ModuleFolders {
     /// The folders of `-I` in their order, then as stap++: the current one, and `tapset` beside
-    /// the program `stap++`; then `tapset` beside the script's folder, as in a checkout of stap++.
+    /// the program `stap++`; then `tapset` in the script's folder and the two above it, as in a checkout of stap++.
     pub(super) fn new(include: &[PathBuf], script: Option<&Path>) -> Self {
         let mut folders = include.to_vec();
         folders.push(PathBuf::from("."));
@@ -48,8 +48,8 @@ impl ModuleFolders {
         let beside_program = program.as_deref().and_then(Path::parent);
         let of_script = script.and_then(|s| s.canonicalize().ok());
         let checkout = of_script.as_deref().into_iter().flat_map(|script| {
-            // Samples lie in `samples` or one folder deeper.
-            script.ancestors().skip(2).take(2)
+            // Samples of a checkout lie in `samples` or one folder deeper.
+            script.ancestors().skip(1).take(3)
         });
         for folder in beside_program.into_iter().chain(checkout) {
             let tapset = folder.join("tapset");
