@@ -76,6 +76,8 @@ enum Verb {
     Expand(Box<verb::expand::Arguments>),
     /// Lists what a stap++ script asks for
     Args(verb::args::Arguments),
+    /// Names Lua functions in the stacks that a script printed
+    LuaNames(verb::lua_names::Arguments),
     /// (internal) Joins stdin and stdout to the agent that runs in a folder
     #[command(hide = true)]
     Attach {
@@ -127,6 +129,7 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     match arguments.verb {
         Verb::Expand(arguments) => return Ok(verb::expand::run(&arguments)),
         Verb::Args(arguments) => return Ok(verb::args::run(&arguments)),
+        Verb::LuaNames(arguments) => return Ok(verb::lua_names::run(&arguments)),
         Verb::Keeper => {
             fleetflame_agent::process::keep(std::io::stdin().lock()).context("keeping watch")
         }

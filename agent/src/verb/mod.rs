@@ -4,6 +4,7 @@
 
 pub mod args;
 pub mod expand;
+pub mod lua_names;
 mod script_files;
 
 #[cfg(test)]

@@ -191,6 +191,25 @@ fn strict_refuses_what_is_almost_surely_a_mistake() {
 }
 
 #[test]
+fn lua_functions_are_named_and_nothing_else_changes() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("core.lua");
+    std::fs::write(&path, "local M = {}\nfunction M.get(k)\n").unwrap();
+    let path = path.display();
+    let stacks = format!("@{path}:2\nT:@{path}:2\n@/gone.lua:2\nmain\n\t3\r\n\u{e4}@\n");
+    let mut bytes = stacks.into_bytes();
+    bytes.extend_from_slice(b"\xff\xfe@x:1\nend");
+    let mut named = Vec::new();
+    super::lua_names::rename(&bytes[..], &mut named).unwrap();
+    let named = String::from_utf8_lossy(&named).into_owned();
+    let begin = "core.lua:M.get\nT:core.lua:M.get\n@/gone.lua:2\nmain\n\t3\r\n";
+    assert!(
+        named.starts_with(begin) && named.ends_with("@x:1\nend"),
+        "{named}"
+    );
+}
+
+#[test]
 fn a_hash_changes_with_the_script_and_its_modules() {
     let file = example("syscall-latency.sxx");
     let hash = typed(&["expand", "--hash", &file]).unwrap();
