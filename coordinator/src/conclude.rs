@@ -4,11 +4,12 @@
 //! complete when something is missing.
 
 use crate::clock::{self, Clock};
-use crate::compare;
+use crate::compare::{self, Per, Ranking};
 use crate::dispatch::Captured;
 use crate::render;
 use crate::store::{self, RunDir, RunRecord, RunState, StoreError};
 use model::coverage::HostOutcome;
+use model::format::ffz::Want;
 use model::profile::{Measure, Profile};
 use model::{Coverage, Finding, FindingCode, HostName};
 
@@ -95,13 +96,17 @@ fn settle(
             .findings
             .push(Finding::new(FindingCode::Interrupted, "by the operator"));
     }
-    if record.coverage.hosts.len() > 1 && compacted.profile.grand_total()[0] > 0 {
-        record.ranking = Some(compare::rank(&compacted.profile, 0));
-    }
     timer.lap(record, "compact");
+    let profile = dir.profile(Want::Cells)?;
+    if record.coverage.hosts.len() > 1 && profile.grand_total()[0] > 0 {
+        let (main, more) = rankings(&profile, compare::seed(&record.id));
+        record.ranking = Some(main);
+        record.more_rankings = more;
+    }
+    timer.lap(record, "compare");
     record.findings.sort();
     record.findings.dedup();
-    let drawn = render::write_all(dir, &compacted.profile, record)?;
+    let drawn = render::write_all(dir, &profile, record)?;
     record.findings.extend(drawn);
     timer.lap(record, "render");
     dir.write_record(record)?;
@@ -109,6 +114,24 @@ fn settle(
         return Ok(()); // an agent may still hold batches that build on the spools
     }
     dir.remove_spool()
+}
+
+/// The ranking by CPU time per request where requests were counted on every host, else by share; and
+/// the others that can be made.
+fn rankings(profile: &Profile, seed: u64) -> (Ranking, Vec<Ranking>) {
+    let all = [Per::Share, Per::Cpu, Per::Requests];
+    let mut made: Vec<Ranking> = all.map(|per| compare::rank(profile, per, seed)).into();
+    let shares = made.remove(0);
+    made.retain(|r| !r.entries.is_empty());
+    let whole = |r: &Ranking| r.per == Per::Requests && r.entries.len() == shares.entries.len();
+    match made.iter().position(whole) {
+        Some(at) => {
+            let main = made.remove(at);
+            made.insert(0, shares);
+            (main, made)
+        }
+        None => (shares, made),
+    }
 }
 
 /// Says of a run that nothing can come to it any more: its agents were told to forget it, and the

@@ -78,6 +78,9 @@ pub struct HostCoverage {
     pub agent_version: String,
     /// Kernel release.
     pub kernel: String,
+    /// Hash of the gateway's configuration; empty where it is not known.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub config_hash: String,
     /// The agent said that it was ready.
     pub armed: bool,
     /// It captured something.

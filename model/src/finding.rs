@@ -210,8 +210,22 @@ finding_codes! {
     DiskFull, "disk-full", Error, "A file could not be written because the disk is full or the quota is reached.",
         "Free some space and run `fleetflame collect RUN` or the capture again.";
     // --- results and comparison
-    RankingNoErrorBars, "ranking-no-error-bars", Note, "The ranking compares shares only; it has no error bars yet.",
-        "Do not act on small differences; repeat the capture to see whether they stay.";
+    RankingFewHosts, "ranking-few-hosts", Note, "There are fewer than four hosts, so none is called odd; only differences are told.",
+        "Read the intervals: they say whether hosts differ, not which of them is wrong. Capture more hosts of the same kind.";
+    DenominatorMissing, "denominator-missing", Warning, "What values were to be divided by is not there, so that comparison was not made.",
+        "Use --by share, or capture with an engine and a target that give CPU time and requests.";
+    NoSeconds, "compared-without-seconds", Note, "There are no seconds, so intervals count samples as if each came by itself.",
+        "Take intervals as too narrow, by a third or more; compare runs or ffz files, which have seconds.";
+    CompareRefused, "compare-refused", Error, "The sides measure different things and were not compared.",
+        "Compare profiles of the same probe and unit.";
+    ComparedBuilds, "compared-builds", Note, "The sides ran different builds of a module.",
+        "Frames are the same by name and module; a function that was renamed, inlined or split shows as gone and new.";
+    ComparedTruncated, "compared-truncated", Warning, "Many more stacks were cut short on one side, so what it has near the root is partly missing.",
+        "Compare functions by their own samples, or capture again in a mode that reads whole stacks.";
+    ComparedReload, "compared-reload", Warning, "One side was reloaded during its capture: cold caches and both generations are in it.",
+        "Capture again without a reload, or compare the seconds before it.";
+    ComparedConfig, "compared-config", Warning, "The sides ran with different configurations of the gateway.",
+        "A difference may be the configuration's. Bring the hosts to the same one, and compare again.";
     ComparedUnlike, "compared-unlike", Warning, "The two sides were taken differently (engine, mode, event or rate).",
         "Compare captures of the same engine and rate.";
     FormatDamaged, "format-damaged", Error, "A file or batch is damaged or not what it claims to be.",

@@ -137,7 +137,7 @@ fn pictures_and_documents_that_readme_links_are_there() {
         .nth(1)
         .expect("the demo's output");
     assert!(
-        output.contains("gateway-2 is unlike the others"),
+        output.contains("gateway-2 differs from the other 2 hosts"),
         "README shows no real output"
     );
 }

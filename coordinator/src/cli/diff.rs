@@ -2,15 +2,27 @@
 //! folded text, a table or JSON. Never: sides that were taken differently, compared in silence.
 
 use super::flame::{parse_percent, same_unit};
+use super::folded_difference;
 use super::input::{self, Input, Root};
 use super::output::{Output, usage};
 use super::reading::ReadArgs;
+use super::seconds::SecondArgs;
 use super::{COMPLETE, NOTHING};
-use crate::compare::{FrameShare, compared, unlike_sides};
-use crate::render::{Difference, FlameOptions, Side, ViewBuilder, flame_difference, table};
+use crate::compare::{
+    self, Circumstances, Compared, FrameDifference, Per, Told, comparable, denominator_missing,
+};
+use crate::render::{
+    Difference, DifferenceLook, FlameOptions, Side, View, ViewBuilder, flame_difference, table,
+};
 use clap::Args;
+use model::{Finding, Severity};
 use serde_json::json;
 use std::path::PathBuf;
+
+/// Resampling begins here: the same inputs give the same intervals.
+const SEED: u64 = 1;
+/// Rows of the table.
+const ROWS: usize = 16;
 
 /// Arguments of `diff`.
 #[derive(Debug, Args)]
@@ -18,70 +30,98 @@ use std::path::PathBuf;
 Examples:
   fleetflame diff before.folded after.folded -o diff.svg
   fleetflame diff 01JD3K:rest-of:kong-2 01JD3K:kong-2 -o kong-2.svg
-  fleetflame diff monday-run tuesday-run --folded > both.folded
-  fleetflame diff monday-run tuesday-run --by cpu --json")]
+  fleetflame diff monday-run tuesday-run --by per-1k --json
+  fleetflame diff 01JD3K 01JD3K --above 90              the seconds with a worker over 90 %, against the others
+  fleetflame diff before.folded after.folded --folded -n > both.folded")]
 pub struct DiffArgs {
     /// The side it is taken against: FILE, RUN, RUN:HOST or RUN:rest-of:HOST
     #[arg(value_name = "A")]
-    left: String,
+    pub(super) left: String,
     /// The side in question
     #[arg(value_name = "B")]
-    right: String,
+    pub(super) right: String,
     /// Where the result goes; without it, to stdout
     #[arg(short, value_name = "OUT.svg")]
-    out: Option<PathBuf>,
-    /// share (of each side's samples) or cpu (seconds)
-    #[arg(long, default_value = "share", value_parser = parse_by)]
-    by: Difference,
+    pub(super) out: Option<PathBuf>,
+    /// share (of each side's samples), cpu (CPU time per second) or per-1k (CPU time per 1,000 requests)
+    #[arg(long, default_value = "share", value_parser = Per::parse)]
+    by: Per,
     /// Folded text with both counts instead of a picture
     #[arg(long)]
     folded: bool,
+    /// With --folded: scale A's counts to B's total
+    #[arg(short = 'n', long, requires = "folded")]
+    pub(super) normalize: bool,
+    /// With --folded: hexadecimal numbers in names become 0x...
+    #[arg(short = 's', long, requires = "folded")]
+    pub(super) strip_hex: bool,
     /// Narrowest frame that is drawn, in percent of the width
     #[arg(long, value_name = "PCT", default_value = "0.01", value_parser = parse_percent)]
     min_width: f64,
+    #[command(flatten)]
+    seconds: SecondArgs,
     #[command(flatten)]
     how: ReadArgs,
     #[command(flatten)]
     root: Root,
 }
 
-fn parse_by(text: &str) -> Result<Difference, String> {
-    match text {
-        "share" => Ok(Difference::Shares),
-        "cpu" => Ok(Difference::Seconds),
-        "per-1k" | "per-1k-requests" => {
-            Err("CPU per 1,000 requests is not there yet; share and cpu are".to_owned())
-        }
-        _ => Err("use share or cpu".to_owned()),
-    }
-}
-
 pub fn diff(args: &DiffArgs, output: &Output) -> anyhow::Result<u8> {
     if args.left == "-" && args.right == "-" {
         return Err(usage("stdin can be one side only"));
     }
-    let sides = [
-        input::read(&args.left, &args.root, &args.how, output)?,
-        input::read(&args.right, &args.root, &args.how, output)?,
-    ];
-    same_unit(&sides)?;
-    let [left, right] = &sides;
-    let mut builder = ViewBuilder::default();
-    for (input, side) in [(left, Side::Left), (right, Side::Right)] {
-        let measure = measure(input, args.by)?;
-        builder.add(&input.profile, |s| input.part.has(s), measure, side);
+    if args.folded
+        && !output.json
+        && let Some(code) = folded_difference::of_texts(args, output)?
+    {
+        return Ok(code);
     }
-    let view = builder.build();
-    let mut findings: Vec<_> = sides.iter().flat_map(|s| s.findings.clone()).collect();
-    findings.extend(unlike_sides(
-        (&left.profile, &|s| left.part.has(s)),
-        (&right.profile, &|s| right.part.has(s)),
-    ));
+    let read = |word: &str| input::read_seconds(word, &args.root, &args.how, output);
+    let mut sides = [read(&args.left)?, read(&args.right)?];
+    same_unit(&sides)?;
+    args.seconds.choose(&mut sides, args.left == args.right)?;
+    let [left, right] = &sides;
+    let mut findings: Vec<Finding> = sides.iter().flat_map(|s| s.findings.clone()).collect();
+    let between = comparable(&circumstances(left), &circumstances(right));
+    if let Some(refused) = between.iter().find(|f| f.severity() == Severity::Error) {
+        return Err(usage(refused.to_string()));
+    }
+    findings.extend(between);
+    let (left_name, right_name) = names(left, right, args);
+    let (left_has, right_has) = (|s: &_| left.part.has(s), |s: &_| right.part.has(s));
+    let compared = compare::compared(
+        &compare::Side {
+            profile: &left.profile,
+            series: &left_has,
+        },
+        &compare::Side {
+            profile: &right.profile,
+            series: &right_has,
+        },
+        args.by,
+        SEED,
+    );
+    let Some(compared) = compared else {
+        let missing = if args.by.measure(&left.profile).is_none() {
+            left
+        } else {
+            right
+        };
+        let finding = denominator_missing(&missing.name, args.by);
+        return Err(usage(format!("{}; use --by share", finding.evidence)));
+    };
+    findings.extend(compared.findings.iter().cloned());
     findings.sort();
     findings.dedup();
-    let (left_name, right_name) = names(left, right, args);
-    let frames = compared(&view.tree, &view.frames, &view.difference);
-
+    if args.by == Per::Requests && (compared.hosts.0 == 0 || compared.hosts.1 == 0) {
+        let told: Vec<String> = compared
+            .findings
+            .iter()
+            .map(|f| f.evidence.clone())
+            .collect();
+        return Err(usage(format!("{}; use --by share or cpu", told.join("; "))));
+    }
+    let view = view(left, right, args.by);
     let to_terminal = args.out.is_none() && output.is_terminal();
     if args.folded && !output.json {
         output.data_to(args.out.as_deref(), &view.folded_difference())?;
@@ -92,18 +132,27 @@ pub fn diff(args: &DiffArgs, output: &Output) -> anyhow::Result<u8> {
             width_min: args.min_width,
             ..FlameOptions::default()
         };
-        let picture = flame_difference(&view, &left_name, &right_name, args.by, &options)?;
+        let look = DifferenceLook {
+            left: left_name.clone(),
+            right: right_name.clone(),
+            scale: scale(args.by, left, right),
+            told: Some(&compared.places),
+        };
+        let picture = flame_difference(&view, &look, &options)?;
         output.data_to(args.out.as_deref(), &picture.svg)?;
     }
+    let whole = &view.difference;
     if output.json {
         output.document(&json!({
-            "left": { "name": left_name, "total": view.difference.left_total, "coverage": left.coverage },
-            "right": { "name": right_name, "total": view.difference.right_total, "coverage": right.coverage },
-            "out": args.out, "frames": frames, "findings": findings,
+            "by": args.by, "unit": args.by.unit(), "unit_of_difference": args.by.unit_of_difference(),
+            "left": { "name": left_name, "total": whole.left_total, "hosts": compared.hosts.0, "coverage": left.coverage },
+            "right": { "name": right_name, "total": whole.right_total, "hosts": compared.hosts.1, "coverage": right.coverage },
+            "out": args.out, "whole": compared.whole, "frames": compared.frames, "findings": findings,
         }))?;
     } else {
-        let text = largest(
-            &frames,
+        let text = differences(
+            &compared,
+            args.by,
             &left_name,
             &right_name,
             to_terminal && output.bold(),
@@ -115,31 +164,81 @@ pub fn diff(args: &DiffArgs, output: &Output) -> anyhow::Result<u8> {
         }
         output.talk_findings(&findings);
     }
-    let nothing = view.difference.left_total == 0 || view.difference.right_total == 0;
+    let nothing = whole.left_total == 0 || whole.right_total == 0;
     Ok(if nothing { NOTHING } else { COMPLETE })
 }
 
-/// The index of the measure that is compared.
-fn measure(input: &Input, by: Difference) -> anyhow::Result<usize> {
-    if by == Difference::Shares || input.profile.measures.is_empty() {
-        return Ok(0);
+/// How a side was taken.
+fn circumstances(input: &Input) -> Circumstances {
+    let mut found = Circumstances::of(&input.profile, |s| input.part.has(s));
+    let hosts = input.record.iter().flat_map(|r| &r.coverage.hosts);
+    for (name, host) in hosts.filter(|(_, h)| !h.config_hash.is_empty()) {
+        let series = input.profile.series.as_slice();
+        if series.iter().any(|s| s.host == *name && input.part.has(s)) {
+            found.configs.insert(host.config_hash.clone());
+        }
     }
-    input
-        .profile
-        .measures
-        .iter()
-        .position(|m| m.name == "cpu")
-        .ok_or_else(|| {
-            usage(format!(
-                "{} has no CPU time (folded text carries samples only); use --by share",
-                input.name
-            ))
-        })
+    found
+}
+
+/// Both sides in one tree, by the measure that is compared.
+fn view(left: &Input, right: &Input, by: Per) -> View {
+    let mut builder = ViewBuilder::default();
+    for (input, side) in [(left, Side::Left), (right, Side::Right)] {
+        let measure = by.measure(&input.profile).map_or(0, |m| m.0);
+        builder.add(&input.profile, |s| input.part.has(s), measure, side);
+    }
+    builder.build()
+}
+
+/// What the picture's widths are.
+fn scale(by: Per, left: &Input, right: &Input) -> Difference {
+    match by {
+        Per::Share => Difference::Shares,
+        Per::Cpu => {
+            let seconds = |input: &Input| {
+                let cells = input.profile.cells.keys();
+                let mut seconds: Vec<(&str, u32)> = cells
+                    .filter_map(|(id, second)| {
+                        Some((&*input.profile.series.get(*id)?.host, *second))
+                    })
+                    .collect();
+                seconds.sort_unstable();
+                seconds.dedup();
+                seconds.len() as f64
+            };
+            let (left, right) = (seconds(left), seconds(right));
+            if left > 0.0 && right > 0.0 {
+                Difference::Per {
+                    left,
+                    right,
+                    unit: "CPU-ms/s",
+                }
+            } else {
+                Difference::Seconds
+            }
+        }
+        Per::Requests => {
+            let thousands = |input: &Input| {
+                let hosts = input.profile.clone().part(|s| input.part.has(s)).hosts();
+                let sums = hosts.iter().map(|h| compare::requests(&input.profile, h));
+                sums.flat_map(|r| r.into_values()).sum::<u64>() as f64 / 1_000.0
+            };
+            Difference::Per {
+                left: thousands(left),
+                right: thousands(right),
+                unit: "CPU-ms/1k requests",
+            }
+        }
+    }
 }
 
 /// What the sides are called; by their words on the command line where their names are the same.
 fn names(left: &Input, right: &Input, args: &DiffArgs) -> (String, String) {
-    if left.name == right.name {
+    if args.left == args.right {
+        let [left, right] = args.seconds.names();
+        (left, right)
+    } else if left.name == right.name {
         (args.left.clone(), args.right.clone())
     } else {
         (left.name.clone(), right.name.clone())
@@ -158,27 +257,56 @@ fn coverage(left: &Input, right: &Input) -> String {
 }
 
 /// The largest differences as a table.
-fn largest(frames: &[FrameShare], left: &str, right: &str, bold: bool) -> String {
-    let rows: Vec<Vec<String>> = frames
-        .iter()
-        .take(12)
-        .map(|f| {
-            vec![
-                format!("{:+.2}", f.delta_points),
-                format!("{:.2} %", f.left_share * 100.0),
-                format!("{:.2} %", f.right_share * 100.0),
-                f.frame.clone(),
-            ]
-        })
-        .collect();
-    table(
+fn differences(compared: &Compared, by: Per, left: &str, right: &str, bold: bool) -> String {
+    let digits = |value: f64| match value.abs() {
+        small if small < 10.0 => format!("{value:.2}"),
+        middle if middle < 1_000.0 => format!("{value:.1}"),
+        _ => format!("{value:.0}"),
+    };
+    let signed = |value: f64| {
+        let text = digits(value);
+        if value < 0.0 {
+            text
+        } else {
+            format!("+{text}")
+        }
+    };
+    let row = |f: &FrameDifference| {
+        vec![
+            signed(f.delta),
+            format!("{} … {}", signed(f.low), signed(f.high)),
+            f.relative
+                .map_or("-".to_owned(), |r| format!("{:+.0} %", r * 100.0)),
+            f.told.word().to_owned(),
+            digits(f.left),
+            digits(f.right),
+            f.kind.to_owned(),
+            f.frame.clone(),
+        ]
+    };
+    let mut rows: Vec<Vec<String>> = compared.whole.iter().map(row).collect();
+    // What is told stands first; of the rest only as much as there is room for.
+    let (told, unsure): (Vec<_>, Vec<_>) =
+        compared.frames.iter().partition(|f| f.told != Told::Unsure);
+    let told_count = told.len();
+    rows.extend(told.into_iter().chain(unsure).take(ROWS).map(row));
+    let mut text = table(
         &[
-            ">points",
+            &format!(">{}", by.unit_of_difference()),
+            ">95 %",
+            ">relative",
+            "verdict",
             &format!(">{left}"),
             &format!(">{right}"),
-            "frame (with what it calls)",
+            "",
+            "frame",
         ],
         &rows,
         bold,
-    )
+    );
+    text.push_str(&format!(
+        "{told_count} of {} frames are told from chance; at most 5 % of those wrongly\n",
+        compared.frames.len()
+    ));
+    text
 }

@@ -5,6 +5,7 @@ use super::gather::{gather, in_words};
 use super::input::{Input, Root};
 use super::output::{Output, usage};
 use super::reading::ReadArgs;
+use super::seconds::SecondArgs;
 use super::{COMPLETE, NOTHING};
 use crate::render::{FlameOptions, flame as draw};
 use clap::Args;
@@ -17,6 +18,7 @@ use std::path::PathBuf;
 Examples:
   fleetflame flame ./kong-cpu -o kong.svg
   fleetflame flame 01JD3K:kong-2 --icicle -o kong-2.svg
+  fleetflame flame 01JD3K --above 90 -o hot.svg          the seconds with a worker over 90 % of a CPU
   fleetflame flame a.folded b.folded -o both.svg
   fleetflame flame sample.bt -o sample.svg       SystemTap, perf script, pprof, bpftrace, DTrace too
   perf script | fleetflame flame > perf.svg")]
@@ -40,6 +42,8 @@ pub struct FlameArgs {
     #[arg(long, value_name = "TEXT")]
     title: Option<String>,
     #[command(flatten)]
+    seconds: SecondArgs,
+    #[command(flatten)]
     how: ReadArgs,
     #[command(flatten)]
     root: Root,
@@ -54,7 +58,14 @@ pub(super) fn parse_percent(text: &str) -> Result<f64, String> {
 
 pub fn flame(args: &FlameArgs, output: &Output) -> anyhow::Result<u8> {
     refuse_terminal(args.out.is_some(), output)?;
-    let gathered = gather(&args.inputs, args.reverse, &args.root, &args.how, output)?;
+    let gathered = gather(
+        &args.inputs,
+        args.reverse,
+        &args.root,
+        &args.how,
+        &args.seconds,
+        output,
+    )?;
     let options = FlameOptions {
         title: args
             .title

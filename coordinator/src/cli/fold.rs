@@ -6,6 +6,7 @@ use super::gather::{Gathered, gather};
 use super::input::Root;
 use super::output::{Output, usage};
 use super::reading::ReadArgs;
+use super::seconds::SecondArgs;
 use super::{COMPLETE, NOTHING, PARTIAL};
 use anyhow::Context as _;
 use clap::Args;
@@ -61,7 +62,14 @@ pub fn fold(args: &FoldArgs, output: &Output) -> anyhow::Result<u8> {
             output,
         );
     }
-    let gathered = gather(&args.inputs, false, &args.root, &args.how, output)?;
+    let gathered = gather(
+        &args.inputs,
+        false,
+        &args.root,
+        &args.how,
+        &SecondArgs::default(),
+        output,
+    )?;
     write_folded(&gathered, args.out.as_deref(), output)?;
     tell(&gathered, args.stats.as_deref(), output)
 }

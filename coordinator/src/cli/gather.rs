@@ -4,10 +4,11 @@
 use super::input::{self, Input, Named, Root};
 use super::output::{Output, usage};
 use super::reading::{self, ReadArgs, unreadable};
+use super::seconds::SecondArgs;
 use crate::render::{Side, View, ViewBuilder};
 use anyhow::Context as _;
 use model::Finding;
-use model::format::ffz::{AddError, Known, Limits, add_rows, decode_head};
+use model::format::ffz::{AddError, Known, Limits, Want, add_rows, decode_head};
 use model::format::import::{Detection, Import, ImportStats};
 use model::profile::{NodeId, Process, Profile, Series, SeriesId, Values, add_values};
 use serde_json::json;
@@ -53,6 +54,7 @@ pub fn gather(
     reverse: bool,
     root: &Root,
     how: &ReadArgs,
+    seconds: &SecondArgs,
     output: &Output,
 ) -> anyhow::Result<Gathered> {
     let stdin = ["-".to_owned()];
@@ -65,9 +67,15 @@ pub fn gather(
     let (mut texts, mut names, mut units) = (Vec::new(), Vec::new(), Vec::new());
     let (mut lines, mut findings) = (Vec::new(), Vec::new());
     let mut files = Files::default();
+    let want = if seconds.some() {
+        Want::Cells
+    } else {
+        Want::Totals
+    };
     for word in words {
-        match input::find(word, root)? {
-            Named::Run(one) => {
+        match input::find(word, root, want)? {
+            Named::Run(mut one) => {
+                seconds.take(&mut one, true)?;
                 let Input {
                     name,
                     profile,
@@ -81,6 +89,9 @@ pub fn gather(
                 names.push(name);
                 lines.push(coverage);
                 findings.extend(more);
+            }
+            Named::Ffz(_) | Named::Stacks(_) if seconds.some() => {
+                return Err(usage(format!("{word}: seconds can be chosen of runs only")));
             }
             Named::Ffz(path) => {
                 files.add(&path)?;

@@ -92,7 +92,7 @@ pub enum Named {
 }
 
 /// Finds what `word` names: `-`, a file, a run, `RUN:HOST` or `RUN:rest-of:HOST`.
-pub fn find(word: &str, root: &Root) -> anyhow::Result<Named> {
+pub fn find(word: &str, root: &Root, want: Want) -> anyhow::Result<Named> {
     if word == "-" {
         return Ok(Named::Stacks(Opened::open(word)?));
     }
@@ -115,14 +115,34 @@ pub fn find(word: &str, root: &Root) -> anyhow::Result<Named> {
         )));
     }
     let run = root.store().open(run)?;
-    Ok(Named::Run(Box::new(from_run(&run, part)?)))
+    Ok(Named::Run(Box::new(from_run(&run, part, want)?)))
 }
 
 /// Reads what `word` names as one profile.
 pub fn read(word: &str, root: &Root, how: &ReadArgs, output: &Output) -> anyhow::Result<Input> {
-    let opened = match find(word, root)? {
+    read_as(word, root, how, output, Want::Totals)
+}
+
+/// The same with its seconds, where it has any.
+pub fn read_seconds(
+    word: &str,
+    root: &Root,
+    how: &ReadArgs,
+    output: &Output,
+) -> anyhow::Result<Input> {
+    read_as(word, root, how, output, Want::Cells)
+}
+
+fn read_as(
+    word: &str,
+    root: &Root,
+    how: &ReadArgs,
+    output: &Output,
+    want: Want,
+) -> anyhow::Result<Input> {
+    let opened = match find(word, root, want)? {
         Named::Run(input) => return Ok(*input),
-        Named::Ffz(_) => return from_ffz(word),
+        Named::Ffz(_) => return from_ffz(word, want),
         Named::Stacks(opened) => opened,
     };
     let name = if word == "-" { "stdin" } else { word };
@@ -179,9 +199,9 @@ pub fn without_coverage(hosts: usize, files: &str) -> String {
 }
 
 /// Reads an ffz file that lies by itself.
-pub fn from_ffz(word: &str) -> anyhow::Result<Input> {
+pub fn from_ffz(word: &str, want: Want) -> anyhow::Result<Input> {
     let bytes = std::fs::read(word).with_context(|| format!("failed to read {word}"))?;
-    let profile = decode_profile(&bytes, Limits::FILE, Want::Totals)
+    let profile = decode_profile(&bytes, Limits::FILE, want)
         .with_context(|| format!("failed to read {word}"))?;
     let hosts = profile.hosts().len();
     Ok(Input {
@@ -217,9 +237,9 @@ fn looks_like_path(word: &str) -> bool {
     word.contains(['/', '.'])
 }
 
-fn from_run(run: &RunDir, part: Part) -> anyhow::Result<Input> {
+fn from_run(run: &RunDir, part: Part, want: Want) -> anyhow::Result<Input> {
     let record = run.record()?;
-    let (profile, mut findings) = run_profile(run)?;
+    let (profile, mut findings) = run_profile(run, want)?;
     let hosts = profile.hosts();
     let title = if record.title.is_empty() {
         record.id.to_string()
@@ -249,10 +269,10 @@ fn from_run(run: &RunDir, part: Part) -> anyhow::Result<Input> {
 }
 
 /// The profile of a run; of one that never ended, from what was spooled.
-fn run_profile(run: &RunDir) -> anyhow::Result<(Profile, Vec<Finding>)> {
+fn run_profile(run: &RunDir, want: Want) -> anyhow::Result<(Profile, Vec<Finding>)> {
     let hosts = run.spooled_hosts()?;
     if run.path().join(PROFILE_FILE).exists() || hosts.is_empty() {
-        return Ok((run.profile(Want::Totals)?, Vec::new()));
+        return Ok((run.profile(want)?, Vec::new()));
     }
     for host in &hosts {
         let Some(first) = SpoolReader::open(&run.spool_path(host))?.next() else {

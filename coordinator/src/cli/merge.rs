@@ -7,9 +7,11 @@ use super::gather::{gather, in_words};
 use super::input::{self, Input, Named, Root};
 use super::output::Output;
 use super::reading::{self, ReadArgs, unreadable};
+use super::seconds::SecondArgs;
 use super::{COMPLETE, NOTHING};
 use clap::Args;
 use model::Finding;
+use model::format::ffz::Want;
 use model::format::import::{Import, ImportError};
 use serde_json::json;
 use std::path::PathBuf;
@@ -43,7 +45,14 @@ pub fn merge(args: &MergeArgs, output: &Output) -> anyhow::Result<u8> {
         .as_deref()
         .map_or(ExportFormat::Folded, ExportFormat::of);
     if format == ExportFormat::Folded {
-        let gathered = gather(&args.inputs, false, &args.root, &args.how, output)?;
+        let gathered = gather(
+            &args.inputs,
+            false,
+            &args.root,
+            &args.how,
+            &SecondArgs::default(),
+            output,
+        )?;
         write_folded(&gathered, args.out.as_deref(), output)?;
         return tell(&gathered, None, output);
     }
@@ -52,11 +61,11 @@ pub fn merge(args: &MergeArgs, output: &Output) -> anyhow::Result<u8> {
     let mut findings = Vec::new();
     for word in &args.inputs {
         let name = if word == "-" { "stdin" } else { word };
-        match input::find(word, &args.root)? {
+        match input::find(word, &args.root, Want::Totals)? {
             Named::Run(one) => add(*one, &mut import, &mut findings, &mut coverage)
                 .map_err(|e| unreadable(name, e))?,
             Named::Ffz(_) => {
-                let one = input::from_ffz(word)?;
+                let one = input::from_ffz(word, Want::Totals)?;
                 add(one, &mut import, &mut findings, &mut coverage)
                     .map_err(|e| unreadable(name, e))?;
             }

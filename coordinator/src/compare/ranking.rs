@@ -1,23 +1,28 @@
-//! The ranking of hosts. In: a merged profile. Out: for each host how far its shares are from the
-//! rest's and the frame that explains most of it, most unlike first. Never: counts compared where
-//! shares are meant: a busier host is not a different one.
+//! The ranking of hosts. In: a merged profile with its seconds. Out: which hosts are unlike the
+//! others, where, by how much, and how sure that is; most unlike first. Never: counts compared where
+//! shares are meant, or an odd host named among fewer than four.
 
-use super::explain::{Sides, explain};
-use super::unlike::unlike;
-use model::profile::{Profile, SeriesId};
+use super::comparable::unlike;
+use super::counted::{Counted, Feature, Wanted, count};
+use super::{Per, place};
+use model::profile::{NodeId, Profile};
 use model::{Finding, FindingCode};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use statistics::{
+    Fleet, HOSTS_MIN, Host, Judged, Noise, Place, Random, compare_sides, judge, noise,
+};
 
 /// Below this many samples a host's small differences mean nothing, and a finding says so.
 pub const FEW_SAMPLES: u64 = 500;
-/// A host whose most different frame differs by less than this is called close to the others.
-const CLOSE_POINTS: f64 = 5.0;
-/// A host nearer than this part of the largest distance is not called unlike the others.
-const NEARER: f64 = 0.75;
+/// How many of the hosts that are called odd may be wrong, on average.
+pub const FALSE_MAX: f64 = 0.05;
+/// Most places that are named of a host.
+const PLACES_MAX: usize = 3;
+/// Hosts of which intervals are made although they are not odd.
+const SHOWN: usize = 20;
 
 /// One host against the rest.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct HostDifference {
     /// The host.
     pub host: String,
@@ -41,285 +46,321 @@ pub struct HostDifference {
     pub samples_host: u64,
     /// Samples of the others.
     pub samples_rest: u64,
+    /// Whether the host differs more than noise within hosts and the usual spread between them
+    /// explain, after all hosts were looked at.
+    #[serde(default)]
+    pub odd: bool,
+    /// The rate of false accusations at which it would just be called odd; of fewer than four hosts,
+    /// how probable its largest difference is by noise within hosts.
+    #[serde(default)]
+    pub q: f64,
+    /// The difference of everything together; none for shares, whose sum is the same everywhere.
+    #[serde(default)]
+    pub whole: Option<Gap>,
+    /// The places that account for most of the difference, the strongest first.
+    #[serde(default)]
+    pub places: Vec<PlaceGap>,
 }
 
-impl HostDifference {
-    /// The difference as a person would say it. `largest` is the largest distance in the ranking:
-    /// one odd host among few makes all the others differ from *their* rest, so a host that is much
-    /// nearer than the oddest one is not called unlike.
-    fn sentence(&self, largest: f64) -> String {
-        let Some(frame) = &self.frame else {
-            return format!("{} is like the others: no frame differs", self.host);
-        };
-        let manner = if self.delta_points.abs() < CLOSE_POINTS {
-            "is close to the others; what differs most:"
-        } else if self.distance < largest * NEARER {
-            "differs less:"
-        } else {
-            "is unlike the others:"
-        };
-        // The last callers say where to look; the whole stack is in the record.
-        let callers = &self.path[self.path.len().saturating_sub(3)..];
-        let place = if callers.last() == Some(frame) {
-            callers.join(" → ")
-        } else {
-            frame.clone()
-        };
-        format!(
-            "{} {manner} {place} is in {:.1} % of its samples, {:.1} % elsewhere ({:+.1} points)",
-            self.host,
-            self.host_share * 100.0,
-            self.rest_share * 100.0,
-            self.delta_points
-        )
+/// Two numbers, their difference and how well it is known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Gap {
+    /// The host's, in the ranking's unit.
+    pub host: f64,
+    /// The others'.
+    pub rest: f64,
+    /// Host minus others.
+    pub delta: f64,
+    /// With 95 % confidence at least this.
+    pub low: f64,
+    /// And at most this.
+    pub high: f64,
+}
+
+impl Gap {
+    /// Whether the interval leaves no difference out of the question.
+    #[must_use]
+    pub fn tells(&self) -> bool {
+        self.low > 0.0 || self.high < 0.0
     }
+}
+
+/// A place in the call tree and its difference.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct PlaceGap {
+    /// The stack down to the place, root first.
+    pub path: Vec<String>,
+    /// Its difference.
+    pub gap: Gap,
+    /// Its part of the difference of everything together; none where that does not tell.
+    pub part: Option<f64>,
 }
 
 /// Hosts by how unlike the others they are.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Ranking {
+    /// What values are divided by.
+    #[serde(default)]
+    pub per: Per,
     /// Most unlike first.
     pub entries: Vec<HostDifference>,
     /// Hosts without a sample; they cannot be compared.
     pub without_samples: Vec<String>,
     /// Why there is no ranking, or how it is to be read.
     pub note: String,
+    /// How far hosts usually are from each other, as a part of a value; none of fewer than four.
+    #[serde(default)]
+    pub spread: Option<f64>,
     /// What weakens it.
     #[serde(default)]
     pub findings: Vec<Finding>,
 }
 
-impl Ranking {
-    /// One sentence for each entry, in their order.
-    #[must_use]
-    pub fn sentences(&self) -> Vec<String> {
-        let largest = self.entries.iter().map(|e| e.distance).fold(0.0, f64::max);
-        self.entries.iter().map(|e| e.sentence(largest)).collect()
-    }
-}
-
-/// Ranks the hosts of `profile` by the measure with this index.
+/// Ranks the hosts of `profile`. `seed` begins the resampling that intervals are made by.
 #[must_use]
-pub fn rank(profile: &Profile, measure: usize) -> Ranking {
-    let mut ranking = Ranking::default();
-    let mut by_host: BTreeMap<String, Vec<SeriesId>> = profile
-        .hosts()
-        .into_iter()
-        .map(|h| (h, Vec::new()))
-        .collect();
-    for id in profile.totals.keys() {
-        if let Some(series) = profile.series.get(*id) {
-            by_host.entry(series.host.clone()).or_default().push(*id);
-        }
-    }
-    let all: Vec<SeriesId> = profile.totals.keys().copied().collect();
-    let all = self_values(profile, &all, measure);
-    let mut compared = Vec::new();
-    for (host, series) in by_host {
-        let own = self_values(profile, &series, measure);
-        if own.iter().all(|v| *v == 0) {
-            ranking.without_samples.push(host);
-        } else {
-            compared.push((host, own));
-        }
-    }
-    if compared.len() < 2 {
-        ranking.note = match compared.first() {
-            Some((host, _)) => {
+pub fn rank(profile: &Profile, per: Per, seed: u64) -> Ranking {
+    let mut ranking = Ranking {
+        per,
+        ..Ranking::default()
+    };
+    let Some(mut counted) = count(profile, per, Wanted::Places) else {
+        let said = "the profile carries samples only, no CPU time";
+        ranking.note = said.to_owned();
+        ranking.findings = vec![Finding::new(FindingCode::DenominatorMissing, said)];
+        return ranking;
+    };
+    ranking.without_samples = std::mem::take(&mut counted.without_samples);
+    ranking.findings = std::mem::take(&mut counted.findings);
+    if counted.hosts.len() < 2 {
+        ranking.note = match counted.names.first() {
+            Some(host) => {
                 format!("only {host} has samples, so there is nothing to compare it with")
             }
             None => "no host has samples, so there is nothing to compare".to_owned(),
         };
         return ranking;
     }
-    for (host, own) in compared {
-        let rest = all
-            .iter()
-            .zip(&own)
-            .map(|(a, o)| a.saturating_sub(*o))
-            .collect();
-        ranking
-            .entries
-            .push(explain(profile, host, Sides { own, rest }));
-    }
+    let mut ranker = Ranker::new(profile, &counted, per, seed);
+    ranking.spread = ranker.judged.then_some(ranker.fleet.spread);
+    let mut order: Vec<usize> = (0..counted.hosts.len()).collect();
+    order.sort_by(|a, b| ranker.weight(*b).total_cmp(&ranker.weight(*a)));
+    ranking.entries = order
+        .into_iter()
+        .enumerate()
+        .map(|(at, host)| ranker.entry(host, at < SHOWN))
+        .collect();
     ranking.entries.sort_by(|a, b| {
-        b.distance
-            .total_cmp(&a.distance)
+        let odd = b.odd.cmp(&a.odd);
+        let strength = |e: &HostDifference| match e.whole.filter(|_| e.odd) {
+            Some(whole) => whole.delta.abs(),
+            None => e.distance,
+        };
+        odd.then_with(|| strength(b).total_cmp(&strength(a)))
             .then_with(|| a.host.cmp(&b.host))
     });
-    ranking.note =
-        "shares of samples, each host against all others together; no error bars yet".to_owned();
-    ranking.findings = findings(profile, &ranking.entries);
+    ranking.note = note(&ranking, counted.hosts.len());
+    ranking
+        .findings
+        .extend(findings(profile, &ranking, counted.hosts.len()));
     ranking
 }
 
-fn findings(profile: &Profile, entries: &[HostDifference]) -> Vec<Finding> {
-    let mut findings = vec![Finding::new(
-        FindingCode::RankingNoErrorBars,
-        format!("{} hosts compared", entries.len()),
-    )];
+fn note(ranking: &Ranking, hosts: usize) -> String {
+    let of = match ranking.per {
+        Per::Share => "shares of samples",
+        Per::Cpu => "CPU time per second",
+        Per::Requests => "CPU time per 1,000 requests",
+    };
+    match ranking.spread {
+        Some(spread) => format!(
+            "{of}, each host against the others; hosts usually differ by {:.1} % of a value; \
+             ± is 95 % confidence; at most {:.0} % of the hosts that are called unlike are so by chance",
+            spread * 100.0,
+            FALSE_MAX * 100.0
+        ),
+        None => format!(
+            "{of}, each host against the others; ± is 95 % confidence; of {hosts} hosts nobody can \
+             say which one is odd, only that they differ"
+        ),
+    }
+}
+
+fn findings(profile: &Profile, ranking: &Ranking, hosts: usize) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    if hosts < HOSTS_MIN {
+        findings.push(Finding::new(
+            FindingCode::RankingFewHosts,
+            format!("{hosts} hosts compared"),
+        ));
+    }
     findings.extend(unlike(profile, |_| true));
-    for entry in entries.iter().filter(|e| e.samples_host < FEW_SAMPLES) {
+    for entry in ranking
+        .entries
+        .iter()
+        .filter(|e| e.samples_host < FEW_SAMPLES)
+    {
         let said = format!("{} samples, fewer than {FEW_SAMPLES}", entry.samples_host);
         findings.push(Finding::new(FindingCode::FewSamples, said).on(&entry.host));
     }
     findings
 }
 
-/// Self values by node number of some series together.
-fn self_values(profile: &Profile, series: &[SeriesId], measure: usize) -> Vec<u64> {
-    let mut values = vec![0_u64; profile.tree.len()];
-    for totals in series.iter().filter_map(|id| profile.totals.get(id)) {
-        for (node, row) in totals {
-            let sum = &mut values[node.0 as usize];
-            *sum = sum.saturating_add(row.get(measure).copied().unwrap_or(0));
-        }
-    }
-    values
+/// What entries are made from.
+struct Ranker<'a> {
+    profile: &'a Profile,
+    counted: &'a Counted,
+    per: Per,
+    noise: Noise,
+    fleet: Fleet,
+    /// Whether hosts were judged; else differences are only described.
+    judged: bool,
+    random: Random,
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use model::format::folded;
-
-    /// A fleet from (host, folded text).
-    fn fleet(hosts: &[(&str, &str)]) -> Profile {
-        let mut profile = Profile::default();
-        for (host, text) in hosts {
-            profile
-                .merge(&folded::parse(text.as_bytes(), host).0)
-                .unwrap();
+impl<'a> Ranker<'a> {
+    fn new(profile: &'a Profile, counted: &'a Counted, per: Per, seed: u64) -> Self {
+        // Of shares everything together is the same everywhere.
+        let features = counted.features.len() + usize::from(per != Per::Share);
+        let noise = noise(&counted.hosts, features, per.scale());
+        let mut random = Random::new(seed);
+        let judged = judge(&counted.hosts, features, per.scale(), &noise);
+        let fleet = judged
+            .clone()
+            .unwrap_or_else(|| described(counted, features, per, &mut random));
+        Self {
+            profile,
+            counted,
+            per,
+            noise,
+            fleet,
+            judged: judged.is_some(),
+            random,
         }
-        profile
     }
 
-    const USUAL: &str = "main;loop;route 500\nmain;loop;rate_limit;incr 200\nmain;idle 300\n";
-
-    #[test]
-    fn the_host_with_the_other_shares_comes_first_with_its_frame() {
-        let slow = "main;loop;route 250\nmain;loop;rate_limit;incr 600\nmain;idle 150\n";
-        let busy = "main;loop;route 5000\nmain;loop;rate_limit;incr 2000\nmain;idle 3000\n";
-        let ranking = rank(&fleet(&[("a", USUAL), ("b", slow), ("c", busy)]), 0);
-        let order: Vec<_> = ranking.entries.iter().map(|e| e.host.as_str()).collect();
-        assert_eq!(order[0], "b");
-        let b = &ranking.entries[0];
-        assert_eq!(b.frame.as_deref(), Some("incr"));
-        assert_eq!(b.path, ["main", "loop", "rate_limit", "incr"]);
-        assert_eq!((b.samples_host, b.samples_rest), (1_000, 11_000));
-        assert_eq!(
-            ranking.sentences()[0],
-            "b is unlike the others: loop → rate_limit → incr is in 60.0 % of its samples, 20.0 % elsewhere (+40.0 points)"
-        );
-        assert!(
-            ranking.sentences()[1].contains("differs less: loop → rate_limit → incr is in 20.0 %")
-        );
-        // Among many like hosts the odd one hardly moves the rest of the others.
-        let mut hosts = vec![("b", slow)];
-        hosts.extend(["a", "c", "d", "e", "f", "g", "h", "i", "j"].map(|h| (h, USUAL)));
-        let ranking = rank(&fleet(&hosts), 0);
-        assert_eq!(ranking.entries[0].host, "b");
-        assert!(
-            ranking.sentences()[1].contains("is close to the others"),
-            "{:?}",
-            ranking.sentences()
-        );
-        assert!(
-            ranking
-                .findings
-                .iter()
-                .any(|f| f.code == FindingCode::RankingNoErrorBars)
-        );
-    }
-
-    #[test]
-    fn one_odd_caller_outweighs_the_noise_of_many_small_frames() {
-        let mut seed = 7_u64;
-        let mut random = |n: u64| {
-            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-            (seed >> 33) % n
-        };
-        let mut host = |limit_pct: u64| -> String {
-            (0..4_000)
-                .map(|_| {
-                    let caller = if random(100) < limit_pct {
-                        "rate_limit"
-                    } else {
-                        "route"
-                    };
-                    format!("main;{caller};f{} 1\n", random(3_000))
-                })
-                .collect()
-        };
-        let texts: Vec<(String, String)> = (0..8)
-            .map(|i| (format!("h{i}"), host(if i == 5 { 40 } else { 20 })))
-            .collect();
-        let hosts: Vec<(&str, &str)> = texts
+    /// What decides which hosts are looked at more closely.
+    fn weight(&self, host: usize) -> f64 {
+        let judged = &self.fleet.hosts[host];
+        let most = judged
+            .statistics
             .iter()
-            .map(|(h, t)| (h.as_str(), t.as_str()))
-            .collect();
-        let ranking = rank(&fleet(&hosts), 0);
-        assert_eq!(ranking.entries[0].host, "h5", "{:?}", ranking.sentences());
-        assert_eq!(ranking.entries[0].frame.as_deref(), Some("rate_limit"));
-        assert!(ranking.sentences()[1].contains("is close to the others"));
+            .map(|t| t.abs())
+            .fold(0.0, f64::max);
+        most + if judged.host_q <= FALSE_MAX { 1e6 } else { 0.0 }
     }
 
-    #[test]
-    fn the_deepest_frame_that_still_explains_it_is_named() {
-        let one = "m;filter;redis;connect 60\nm;filter;redis;read 3\nm;serve 37\n";
-        let two = "m;filter;redis;connect 10\nm;filter;redis;read 3\nm;serve 87\n";
-        let ranking = rank(&fleet(&[("a", one), ("b", two)]), 0);
-        assert_eq!(ranking.entries[0].frame.as_deref(), Some("connect"));
-        // Spread below redis, no single child explains it.
-        let one = "m;redis;a 20\nm;redis;b 20\nm;redis;c 20\nm;serve 40\n";
-        let two = "m;redis;a 5\nm;redis;b 5\nm;redis;c 5\nm;serve 85\n";
-        let ranking = rank(&fleet(&[("a", one), ("b", two)]), 0);
-        assert_eq!(ranking.entries[0].frame.as_deref(), Some("redis"));
-        assert!((ranking.entries[0].delta_points - 45.0).abs() < 1e-9);
-        assert_eq!(
-            ranking
-                .findings
+    fn entry(&mut self, host: usize, shown: bool) -> HostDifference {
+        let judged = &self.fleet.hosts[host];
+        let place = Place {
+            hosts: &self.counted.hosts,
+            callers: &self.counted.callers,
+            fleet: &self.fleet,
+            noise: &self.noise,
+            scale: self.per.scale(),
+            host,
+        };
+        let p_max = FALSE_MAX / (judged.p.len() as f64).max(1.0);
+        let places = place.locate(p_max, PLACES_MAX);
+        let name = &self.counted.names[host];
+        let node = |f: &usize| match self.counted.features.get(*f) {
+            Some(Feature::Node(node)) => Some(*node),
+            _ => None,
+        };
+        let nodes: Vec<NodeId> = places.iter().filter_map(node).collect();
+        let mut entry = place::shares(self.profile, name, nodes.first().copied());
+        entry.q = judged.host_q;
+        entry.odd = self.judged && judged.host_q <= FALSE_MAX;
+        if shown || entry.odd {
+            self.intervals(host, &places, &nodes, &mut entry);
+        }
+        entry
+    }
+
+    /// Fills in differences with their intervals.
+    fn intervals(
+        &mut self,
+        host: usize,
+        places: &[usize],
+        nodes: &[NodeId],
+        entry: &mut HostDifference,
+    ) {
+        let mut wanted = places.to_vec();
+        wanted.push(self.counted.everything());
+        let few = |h: &Host| Host {
+            values: wanted
                 .iter()
-                .filter(|f| f.code == FindingCode::FewSamples)
-                .count(),
-            2
+                .map(|f| h.values.get(*f).cloned().unwrap_or_default())
+                .collect(),
+            weights: h.weights.clone(),
+            windows: h.windows.clone(),
+            ..*h
+        };
+        let own = [few(&self.counted.hosts[host])];
+        let hosts = self.counted.hosts.iter().enumerate();
+        let rest: Vec<Host> = hosts
+            .filter(|(h, _)| *h != host)
+            .map(|(_, h)| few(h))
+            .collect();
+        let verdicts = compare_sides(
+            &rest,
+            &own,
+            wanted.len(),
+            self.per.scale(),
+            false,
+            &mut self.random,
         );
+        let gap = |at: usize| {
+            let verdict = &verdicts[at];
+            Gap {
+                host: self.per.shown(verdict.right),
+                rest: self.per.shown(verdict.left),
+                delta: self.per.shown(verdict.right - verdict.left),
+                low: self.per.shown(verdict.interval.low),
+                high: self.per.shown(verdict.interval.high),
+            }
+        };
+        let whole = gap(wanted.len() - 1);
+        entry.whole = (self.per != Per::Share).then_some(whole);
+        let tells = entry.whole.filter(Gap::tells);
+        entry.places = nodes
+            .iter()
+            .enumerate()
+            .map(|(at, node)| PlaceGap {
+                path: place::path(self.profile, *node),
+                gap: gap(at),
+                part: tells.map(|w| gap(at).delta / w.delta),
+            })
+            .collect();
     }
+}
 
-    #[test]
-    fn something_that_only_the_others_do_is_named_as_missing() {
-        let without = "m;a 250\nm;b 250\nm;c 250\nm;d 250\n";
-        let with = "m;a 125\nm;b 125\nm;c 125\nm;d 125\nm;gzip 500\n";
-        let ranking = rank(&fleet(&[("a", with), ("b", without), ("c", with)]), 0);
-        let b = &ranking.entries[0];
-        assert_eq!((b.host.as_str(), b.frame.as_deref()), ("b", Some("gzip")));
-        assert!((b.delta_points + 50.0).abs() < 1e-9);
-    }
-
-    #[test]
-    fn a_frame_on_many_paths_is_counted_wherever_it_stands_and_once_a_stack() {
-        let own = "m;x;lock;lock 300\nm;y;lock 300\nm;z 400\n";
-        let rest = "m;x 300\nm;y 300\nm;z 400\n";
-        let ranking = rank(&fleet(&[("a", own), ("b", rest), ("c", rest)]), 0);
-        let a = &ranking.entries[0];
-        assert_eq!((a.frame.as_deref(), a.anywhere), (Some("lock"), true));
-        assert!((a.host_share - 0.6).abs() < 1e-9, "{}", a.host_share);
-    }
-
-    #[test]
-    fn one_host_none_and_idle_ones_are_said_and_not_ranked() {
-        assert_eq!(
-            rank(&Profile::default(), 0).note,
-            "no host has samples, so there is nothing to compare"
-        );
-        let one = rank(&fleet(&[("a", USUAL)]), 0);
-        assert!(one.entries.is_empty() && one.note.contains("only a has samples"));
-        let ranking = rank(&fleet(&[("a", USUAL), ("b", USUAL), ("idle", "m 0\n")]), 0);
-        assert_eq!(ranking.without_samples, ["idle"]);
-        assert_eq!(ranking.entries[0].frame, None);
-        assert_eq!(
-            ranking.sentences()[0],
-            "a is like the others: no frame differs"
-        );
+/// Fewer than four hosts: each against the others, by noise within hosts alone.
+fn described(counted: &Counted, features: usize, per: Per, random: &mut Random) -> Fleet {
+    let hosts = (0..counted.hosts.len()).map(|host| {
+        let all = counted.hosts.iter().enumerate();
+        let rest: Vec<Host> = all
+            .filter(|(h, _)| *h != host)
+            .map(|(_, h)| h.clone())
+            .collect();
+        let own = std::slice::from_ref(&counted.hosts[host]);
+        let verdicts = compare_sides(&rest, own, features, per.scale(), false, random);
+        let mut judged = Judged::default();
+        for verdict in &verdicts {
+            let delta = verdict.right - verdict.left;
+            let half = (verdict.interval.high - verdict.interval.low) / 2.0;
+            // 1.96 standard deviations are half an interval.
+            let statistic = if half > 0.0 { 1.96 * delta / half } else { 0.0 };
+            judged.statistics.push(statistic);
+            judged.p.push(verdict.p);
+            judged.middle.push(verdict.left);
+        }
+        let least = judged.p.iter().copied().fold(1.0, f64::min);
+        judged.host_p = (least * features as f64).min(1.0);
+        judged.host_q = judged.host_p;
+        judged
+    });
+    Fleet {
+        hosts: hosts.collect(),
+        spread: 0.0,
     }
 }

@@ -8,17 +8,27 @@
 
 use super::flame::SUBTITLE;
 use super::table::count;
+use crate::compare::Told;
 use model::profile::DrawnStack;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 /// What a difference compares.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Difference {
     /// Each side's shares of its own whole.
     Shares,
     /// Seconds; the values are nanoseconds.
     Seconds,
+    /// Milliseconds for each unit of something else; the values are nanoseconds.
+    Per {
+        /// Units of the left side.
+        left: f64,
+        /// Units of the right side.
+        right: f64,
+        /// What the quotient is called.
+        unit: &'static str,
+    },
 }
 
 /// How a picture is dressed.
@@ -38,6 +48,10 @@ pub(super) enum Dress {
         right: String,
         /// What is compared.
         scale: Difference,
+        /// What is said of places, by their labels; none when nothing was judged.
+        told: Option<BTreeMap<Vec<String>, Told>>,
+        /// Labels of the process groups on the first level, which places do not have.
+        groups: BTreeSet<String>,
     },
 }
 
@@ -47,6 +61,8 @@ struct Box_<'a> {
     label: &'a str,
     left: u64,
     right: u64,
+    /// What is said of it; none where too few samples are there, or nothing was judged.
+    told: Option<Told>,
 }
 
 /// Dresses the picture of `stacks`, which are in the order that they were drawn in.
@@ -57,12 +73,13 @@ pub(super) fn dress(
     icicle: bool,
     subtitle: &[String; 2],
 ) -> String {
-    let boxes = layout(stacks);
+    let boxes = layout(stacks, look);
     let sum = |side: fn(&DrawnStack) -> u64| stacks.iter().map(side).fold(0, u64::saturating_add);
     let whole = Box_ {
         label: "all",
         left: sum(|s| s.left),
         right: sum(|s| s.right),
+        told: None,
     };
     // The root is the lowest frame, or in an icicle the highest; inferno does not write it first.
     let ys = svg
@@ -99,8 +116,8 @@ pub(super) fn dress(
 const FRAME_HEIGHT: u64 = 16;
 
 /// Every frame by level (from 1) and position.
-fn layout(stacks: &[DrawnStack]) -> BTreeMap<(u64, u64), Box_<'_>> {
-    let mut boxes: BTreeMap<(u64, u64), Box_<'_>> = BTreeMap::new();
+fn layout<'a>(stacks: &'a [DrawnStack], look: &Dress) -> BTreeMap<(u64, u64), Box_<'a>> {
+    let mut boxes: BTreeMap<(u64, u64), Box_<'a>> = BTreeMap::new();
     let mut open: Vec<(&str, u64)> = Vec::new();
     let mut at = 0_u64;
     for stack in stacks {
@@ -113,7 +130,11 @@ fn layout(stacks: &[DrawnStack]) -> BTreeMap<(u64, u64), Box_<'_>> {
         open.truncate(same);
         open.extend(stack.labels[same..].iter().map(|l| (&**l, at)));
         for ((label, start), level) in open.iter().zip(1..) {
+            let new = !boxes.contains_key(&(level, *start));
             let box_ = boxes.entry((level, *start)).or_default();
+            if new {
+                box_.told = told(&open[..level as usize], look);
+            }
             box_.label = label;
             box_.left = box_.left.saturating_add(stack.left);
             box_.right = box_.right.saturating_add(stack.right);
@@ -121,6 +142,21 @@ fn layout(stacks: &[DrawnStack]) -> BTreeMap<(u64, u64), Box_<'_>> {
         at = at.saturating_add(stack.left.max(stack.right));
     }
     boxes
+}
+
+/// What is said of the place with these labels.
+fn told(open: &[(&str, u64)], look: &Dress) -> Option<Told> {
+    let Dress::Difference {
+        told: Some(told),
+        groups,
+        ..
+    } = look
+    else {
+        return None;
+    };
+    let first = usize::from(open.first().is_some_and(|o| groups.contains(o.0)));
+    let path: Vec<String> = open[first..].iter().map(|o| o.0.to_owned()).collect();
+    Some(told.get(&path).copied().unwrap_or(Told::Unsure))
 }
 
 /// Writes one frame: `part` begins with the old tooltip.
@@ -143,16 +179,20 @@ fn dressed(
         _ if level == 0 => (230, 230, 230),
         Dress::Plain { groups, .. } if level == 1 && groups.contains(box_.label) => (196, 202, 214),
         Dress::Plain { .. } => kind_colour(box_.label),
-        Dress::Difference {
-            scale: Difference::Shares,
-            ..
-        } => difference_colour(part_of(box_.right, whole.right) - part_of(box_.left, whole.left)),
-        Dress::Difference {
-            scale: Difference::Seconds,
-            ..
-        } => {
-            let most = whole.left.max(whole.right);
-            difference_colour(part_of(box_.right, most) - part_of(box_.left, most))
+        Dress::Difference { scale, .. } => {
+            let delta = match scale {
+                Difference::Shares => {
+                    part_of(box_.right, whole.right) - part_of(box_.left, whole.left)
+                }
+                Difference::Seconds | Difference::Per { .. } => {
+                    let most = whole.left.max(whole.right);
+                    part_of(box_.right, most) - part_of(box_.left, most)
+                }
+            };
+            match box_.told {
+                Some(Told::Unsure) if level > 1 => unsure_colour(delta),
+                _ => difference_colour(delta),
+            }
         }
     };
     let _ = write!(out, "fill=\"rgb({r},{g},{b})");
@@ -167,12 +207,17 @@ fn tooltip(box_: &Box_<'_>, whole: &Box_<'_>, look: &Dress) -> String {
         Dress::Plain { unit, .. } => {
             format!("{name} ({kind}{} {unit}, {share:.2}%)", count(box_.left))
         }
-        Dress::Difference { left, right, scale } => {
-            let note = match (box_.left, box_.right) {
+        Dress::Difference {
+            left, right, scale, ..
+        } => {
+            let mut note = match (box_.left, box_.right) {
                 (0, _) => format!(", only in {right}"),
                 (_, 0) => format!(", only in {left}"),
                 _ => String::new(),
             };
+            if box_.told == Some(Told::Unsure) {
+                note.push_str(", not to be told from chance");
+            }
             let (left, right, note) = (plain(left), plain(right), plain(&note));
             let (was, is, delta) = match scale {
                 Difference::Shares => {
@@ -189,6 +234,14 @@ fn tooltip(box_: &Box_<'_>, whole: &Box_<'_>, look: &Dress) -> String {
                         format!("{was:.3} s"),
                         format!("{is:.3} s"),
                         format!("{:+.3} s", is - was),
+                    )
+                }
+                Difference::Per { unit, .. } => {
+                    let (was, is) = (box_.left as f64 / 1e6, box_.right as f64 / 1e6);
+                    (
+                        format!("{was:.2}"),
+                        format!("{is:.2}"),
+                        format!("{:+.2} {unit}", is - was),
                     )
                 }
             };
@@ -246,6 +299,17 @@ fn kind_colour(label: &str) -> (u8, u8, u8) {
         }
         _ if ["[pruned]", "[deeper]", "[unknown]"].contains(&name) => (190, 190, 190),
         _ => (shade(226, 24, 8), shade(78, 26, 20), shade(78, 34, 32)),
+    }
+}
+
+/// Nearly grey, with a breath of the direction: it may be chance.
+fn unsure_colour(delta: f64) -> (u8, u8, u8) {
+    if delta.abs() < 0.0005 {
+        (236, 236, 236)
+    } else if delta > 0.0 {
+        (240, 228, 226)
+    } else {
+        (226, 229, 240)
     }
 }
 

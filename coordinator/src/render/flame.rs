@@ -10,9 +10,11 @@
 
 use super::dress::{Difference as Scale, Dress, dress};
 use super::view::View;
+use crate::compare::Told;
 use inferno::flamegraph::color::BackgroundColor;
 use inferno::flamegraph::{self, Direction, Options, TextTruncateDirection};
 use model::profile::{DiffRow, Difference, DrawLimits, Drawing, DrawnStack, Frame, draw};
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io;
 use std::sync::Arc;
@@ -88,26 +90,67 @@ pub fn flame(view: &View, options: &FlameOptions) -> Result<Flame, FlameError> {
     fitting(view, &view.difference, options, &look)
 }
 
-/// Draws the difference of both sides' shares or seconds. `left` and `right` name the sides.
+/// What a difference's picture shows beside its values.
+#[derive(Clone, Debug)]
+pub struct DifferenceLook<'a> {
+    /// The left side's name.
+    pub left: String,
+    /// The right side's.
+    pub right: String,
+    /// What is compared.
+    pub scale: Scale,
+    /// What is said of places, by their labels; none when nothing was judged.
+    pub told: Option<&'a BTreeMap<Vec<String>, Told>>,
+}
+
+/// Draws the difference of both sides.
 ///
 /// # Errors
 /// [`FlameError`] when inferno fails.
 pub fn flame_difference(
     view: &View,
-    left: &str,
-    right: &str,
-    scale: Scale,
+    look: &DifferenceLook<'_>,
     options: &FlameOptions,
 ) -> Result<Flame, FlameError> {
-    let look = Dress::Difference {
-        left: left.to_owned(),
-        right: right.to_owned(),
+    let scale = look.scale;
+    let dress = Dress::Difference {
+        left: look.left.clone(),
+        right: look.right.clone(),
         scale,
+        told: look.told.cloned(),
+        groups: view.groups.clone(),
     };
     match scale {
-        Scale::Shares => fitting(view, &shares(&view.difference), options, &look),
-        Scale::Seconds => fitting(view, &view.difference, options, &look),
+        Scale::Shares => fitting(view, &shares(&view.difference), options, &dress),
+        Scale::Seconds => fitting(view, &view.difference, options, &dress),
+        Scale::Per { left, right, .. } => {
+            let values = quotients(&view.difference, left, right);
+            fitting(view, &values, options, &dress)
+        }
     }
+}
+
+/// Both sides divided by their units.
+fn quotients(difference: &Difference, left: f64, right: f64) -> Difference {
+    let by = |value: u64, units: f64| {
+        if units > 0.0 {
+            (value as f64 / units).round() as u64
+        } else {
+            0
+        }
+    };
+    let mut out = Difference::default();
+    for row in &difference.rows {
+        let (left, right) = (by(row.left, left), by(row.right, right));
+        out.rows.push(DiffRow {
+            node: row.node,
+            left,
+            right,
+        });
+        out.left_total = out.left_total.saturating_add(left);
+        out.right_total = out.right_total.saturating_add(right);
+    }
+    out
 }
 
 /// Draws with fewer and fewer frames until the picture is within its bounds.
@@ -321,10 +364,16 @@ fn subtitle(drawing: &Drawing, options: &FlameOptions, look: &Dress) -> [String;
         Dress::Plain { .. } => {
             vec!["red: native, orange: kernel, green: Lua, bright green: JIT-compiled".to_owned()]
         }
-        Dress::Difference { left, right, .. } => vec![
-            format!("red: more in {right} than in {left}, blue: less"),
-            "width: the larger of both sides, so vanished and new frames are seen".to_owned(),
-        ],
+        Dress::Difference {
+            left, right, told, ..
+        } => {
+            let mut how = vec![format!("red: more in {right} than in {left}, blue: less")];
+            if told.is_some() {
+                how.push("pale: may be chance".to_owned());
+            }
+            how.push("width: the larger of both sides".to_owned());
+            how
+        }
     };
     if drawing.hidden_frames > 0 {
         how.push(format!(

@@ -5,6 +5,16 @@ use crate::render::view::{Side, ViewBuilder};
 use model::format::folded;
 use proptest::prelude::*;
 
+/// A look without verdicts.
+fn look(left: &str, right: &str, scale: Scale) -> DifferenceLook<'static> {
+    DifferenceLook {
+        left: left.to_owned(),
+        right: right.to_owned(),
+        scale,
+        told: None,
+    }
+}
+
 fn view(left: &str, right: &str) -> View {
     let mut builder = ViewBuilder::default();
     builder.add(
@@ -102,9 +112,7 @@ fn a_difference_shows_what_vanished_and_what_is_new_with_both_shares() {
     let right = "m;same 500\nm;new;deep 400\nm;less 100\n";
     let flame = flame_difference(
         &view(left, right),
-        "before",
-        "after",
-        Scale::Shares,
+        &look("before", "after", Scale::Shares),
         &FlameOptions::default(),
     )
     .unwrap();
@@ -176,9 +184,13 @@ fn hostile_names_stay_text() {
     };
     for svg in [
         flame(&view(text, ""), &options).unwrap().svg,
-        flame_difference(&view(text, "a 1"), "<l>", "(r)", Scale::Shares, &options)
-            .unwrap()
-            .svg,
+        flame_difference(
+            &view(text, "a 1"),
+            &look("<l>", "(r)", Scale::Shares),
+            &options,
+        )
+        .unwrap()
+        .svg,
         flame(&view("", ""), &options).unwrap().svg,
     ] {
         assert_eq!(
@@ -243,7 +255,7 @@ proptest! {
         };
         let view = view(&text(&left), &text(&right));
         let options = FlameOptions { frames_max, ..FlameOptions::default() };
-        let drawn = flame_difference(&view, "l", "r", Scale::Shares, &options).unwrap();
+        let drawn = flame_difference(&view, &look("l", "r", Scale::Shares), &options).unwrap();
         well_formed(&drawn.svg);
         prop_assert!(drawn.frames < frames_max.max(2));
         if view.difference.left_total > 0 {
@@ -289,7 +301,12 @@ fn seconds_are_compared_as_they_are() {
         "m;a 2000000000\nm;b 3000000000\n",
     );
     let options = FlameOptions::default();
-    let drawn = flame_difference(&view(left, right), "l", "r", Scale::Seconds, &options).unwrap();
+    let drawn = flame_difference(
+        &view(left, right),
+        &look("l", "r", Scale::Seconds),
+        &options,
+    )
+    .unwrap();
     let all = frames(&drawn.svg);
     assert_eq!(find(&all, "a (").0, "a (l 2.000 s, r 2.000 s, +0.000 s)");
     assert_eq!(find(&all, "b (").0, "b (l 1.000 s, r 3.000 s, +2.000 s)");

@@ -14,7 +14,7 @@ mod view;
 
 pub use dress::Difference;
 pub use findings::findings_text;
-pub use flame::{Flame, FlameError, FlameOptions, flame, flame_difference};
+pub use flame::{DifferenceLook, Flame, FlameError, FlameOptions, flame, flame_difference};
 pub use report::report;
 pub use results::write_all;
 pub use table::{count, percent, printable, table};

@@ -237,7 +237,7 @@ fn inline(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::compare::rank;
+    use crate::compare::{Per, rank};
     use crate::store::tests_support::record_of;
     use model::format::folded;
     use model::{Finding, FindingCode, HostCoverage};
@@ -266,7 +266,7 @@ mod tests {
             coverage.start_error_ns = -1_250_000;
             record.coverage.hosts.insert(host.into(), coverage);
         }
-        record.ranking = Some(rank(&profile, 0));
+        record.ranking = Some(rank(&profile, Per::Share, 1));
         record
             .findings
             .push(Finding::new(FindingCode::HostLost, "`rm -rf`").on("b"));
@@ -274,12 +274,12 @@ mod tests {
         for wanted in [
             "# \\<b\\>all\\</b\\> \\| nodes",
             "**Coverage:** 2 of 2 hosts, 0 % of samples lost, by native B.",
-            "- a is unlike the others: main → route is in 90.0 % of its samples, 40.0 % elsewhere (+50.0 points)",
+            "- a differs from the other host: main → route is in 90.0 % of its samples, 40.0 % elsewhere (+50.0 ± ",
             "| `a` | failed | `native B` | 100 | 0.00 % | 0 | 0 ms | -1.2 ms |",
             "| `route` | 65.00 % | 65.00 % |",
             "- **Error** `host-lost` on b: The host fell silent",
             "Seen: `'rm -rf'`.",
-            "`ranking-no-error-bars`",
+            "`ranking-few-hosts`",
             "- on-cpu by cpu-clock at 99 Hz for 30 s, all of `nginx`, kernel frames too",
         ] {
             assert!(text.contains(wanted), "{wanted:?} is missing in\n{text}");

@@ -2,11 +2,12 @@
 //! pictures, folded stacks and the report in the directory. Never: a result that differs from
 //! what `show`, `top` and `flame` make of the same profile.
 
-use super::flame::{FlameError, FlameOptions, flame, flame_difference};
+use super::flame::{DifferenceLook, FlameError, FlameOptions, flame, flame_difference};
 use super::report::report;
 use super::view::{Side, View, ViewBuilder};
+use crate::compare::{self, Per};
 use crate::store::{RunDir, RunRecord, StoreError};
-use model::profile::Profile;
+use model::profile::{Profile, Series};
 use model::{Coverage, Finding, FindingCode, HostName};
 use std::io;
 
@@ -55,13 +56,17 @@ pub fn write_all(
             both.add(profile, |s| s.host == name, 0, Side::Right);
             let about = format!("{name} against the rest");
             let options = options(&about, &record.coverage);
-            let picture = flame_difference(
-                &both.build(),
-                "the rest",
-                name,
-                super::Difference::Shares,
-                &options,
-            );
+            let (rest, own) = (|s: &Series| s.host != name, |s: &Series| s.host == name);
+            let side = |series| compare::Side { profile, series };
+            let seed = compare::seed(&record.id);
+            let told = compare::compared(&side(&rest), &side(&own), Per::Share, seed);
+            let look = DifferenceLook {
+                left: "the rest".to_owned(),
+                right: name.to_owned(),
+                scale: super::Difference::Shares,
+                told: told.as_ref().map(|t| &t.places),
+            };
+            let picture = flame_difference(&both.build(), &look, &options);
             run.write(
                 &format!("diff/{host}-vs-rest.svg"),
                 drawn(picture)?.as_bytes(),

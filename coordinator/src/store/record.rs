@@ -98,6 +98,9 @@ pub struct RunRecord {
     /// Which host is unlike the others; none while it runs.
     #[serde(default)]
     pub ranking: Option<Ranking>,
+    /// The same by other denominators, where they were counted.
+    #[serde(default)]
+    pub more_rankings: Vec<Ranking>,
     /// What was found beside the coverage's own findings.
     #[serde(default)]
     pub findings: Vec<Finding>,
@@ -126,6 +129,7 @@ impl RunRecord {
             ended: None,
             coverage: Coverage::default(),
             ranking: None,
+            more_rankings: Vec::new(),
             findings: Vec::new(),
             timings_ms: BTreeMap::new(),
             versions: Versions::default(),

@@ -27,11 +27,10 @@ const FEATURES_MIN: usize = 8;
 const PRIOR_UNKNOWN: f64 = 20.0;
 /// As how many hosts it weighs at least and at most.
 const PRIOR: (f64, f64) = (8.0, 200.0);
-/// Squared distances between hosts count as no more than this (2.5 standard deviations) for the
-/// spread, so that an odd host does not make it.
-const FAR_SQUARE: f64 = 6.25;
-/// The mean of a squared standard normal variable that is cut so.
-const FAR_MEAN: f64 = 0.977_6;
+/// The median of a squared standard normal variable.
+const MEDIAN_SQUARE: f64 = 0.454_9;
+/// The mean of a squared standard normal variable that is within [`FAR`].
+const NEAR_MEAN: f64 = 0.973_3;
 /// The spread that weights are made with; hosts of one kind differ by a few percent.
 const SPREAD_GUESS: f64 = 0.03;
 
@@ -260,10 +259,11 @@ pub(super) fn deviance(ratio: f64, middle: f64, scale: Scale) -> f64 {
 }
 
 /// How far hosts usually are from each other, as a part of a feature's value: what makes squared
-/// distances as large as they should be, each weighed by how much it tells about the spread and
-/// none counted as more than [`FAR_SQUARE`].
+/// distances as large as they should be, each weighed by how much it tells about the spread. First
+/// by their median, which odd hosts do not move; then by the mean of what is not far under that.
 fn usual_spread(rows: &[Row]) -> f64 {
     let hosts = rows.first().map_or(1, |r| r.ratios.len()) as f64;
+    let mean_taken = (hosts - 1.0) / hosts;
     let mut pairs: Vec<(&Row, usize, f64)> = Vec::new();
     for row in rows {
         for h in 0..row.ratios.len() {
@@ -273,15 +273,27 @@ fn usual_spread(rows: &[Row]) -> f64 {
             }
         }
     }
-    let wanted = FAR_MEAN * (hosts - 1.0) / hosts * pairs.iter().map(|p| p.2).sum::<f64>();
-    let seen_at = |spread: f64| -> f64 {
-        let squares = pairs.iter().map(|(row, h, tells)| {
-            let square = (row.ratios[*h] - row.middle).powi(2) / row.variance(*h, spread);
-            tells * square.min(FAR_SQUARE)
-        });
-        squares.sum()
+    if pairs.is_empty() {
+        return 0.0;
+    }
+    let square = |(row, h, _): &(&Row, usize, f64), spread: f64| {
+        (row.ratios[*h] - row.middle).powi(2) / row.variance(*h, spread)
     };
-    if pairs.is_empty() || seen_at(0.0) <= wanted {
+    let weights: Vec<f64> = pairs.iter().map(|p| p.2).collect();
+    let rough = falling_to(MEDIAN_SQUARE * mean_taken, |spread| {
+        let squares: Vec<f64> = pairs.iter().map(|p| square(p, spread)).collect();
+        weighted_median(&squares, &weights)
+    });
+    pairs.retain(|p| square(p, rough) <= FAR * FAR);
+    let whole: f64 = pairs.iter().map(|p| p.2).sum();
+    falling_to(NEAR_MEAN * mean_taken, |spread| {
+        ratio(pairs.iter().map(|p| p.2 * square(p, spread)).sum(), whole)
+    })
+}
+
+/// Where a falling function of the spread comes down to `wanted`; 0 where it begins below.
+fn falling_to(wanted: f64, seen_at: impl Fn(f64) -> f64) -> f64 {
+    if seen_at(0.0) <= wanted {
         return 0.0;
     }
     let (mut low, mut high) = (0.0, 2.0);

@@ -1,0 +1,308 @@
+//! From a profile to what statistics take: hosts, blocks, features. In: a profile with its seconds,
+//! and what values are divided by. Out: for each host its blocks, and which feature is what. Never: a
+//! feature that is left out because it is inconvenient: only what has too few samples to say anything.
+
+use super::Per;
+use super::features::{Features, Sums};
+use model::profile::{CounterKind, NodeId, Profile, SeriesId, Values};
+use model::{Finding, FindingCode};
+use statistics::{Host, ratio};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+/// Seconds of a block, where the capture is long enough for six of them.
+const BLOCK_SECONDS: u32 = 5;
+/// Blocks that a capture should have.
+const BLOCKS_WANTED: u32 = 6;
+/// What a feature is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Feature {
+    /// A place in the call tree, with everything below it.
+    Node(NodeId),
+    /// A function wherever it stands, with everything it calls.
+    Total(String),
+    /// A function's own samples.
+    Own(String),
+}
+
+/// Which features are wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// Places in the call tree.
+    Places,
+    /// Functions, their totals and their own.
+    Functions,
+}
+
+/// Hosts as statistics take them.
+#[derive(Clone, Debug, Default)]
+pub struct Counted {
+    /// Names, in the order of `hosts`.
+    pub names: Vec<String>,
+    /// Blocks and values. The last feature of each is everything together.
+    pub hosts: Vec<Host>,
+    /// What the features are; `hosts` have one more, everything.
+    pub features: Vec<Feature>,
+    /// Of places, the caller of each.
+    pub callers: Vec<Option<usize>>,
+    /// Hosts without a sample.
+    pub without_samples: Vec<String>,
+    /// What weakens it.
+    pub findings: Vec<Finding>,
+}
+
+impl Counted {
+    /// The number of the feature that is everything together.
+    #[must_use]
+    pub fn everything(&self) -> usize {
+        self.features.len()
+    }
+}
+
+/// Counts `profile`. None when it does not carry what is divided.
+#[must_use]
+pub fn count(profile: &Profile, per: Per, wanted: Wanted) -> Option<Counted> {
+    let (measure, worth) = per.measure(profile)?;
+    let mut counted = Counted::default();
+    let mut hosts: BTreeMap<&str, Vec<SeriesId>> = BTreeMap::new();
+    for (number, series) in (0_u32..).zip(profile.series.as_slice()) {
+        hosts
+            .entry(&series.host)
+            .or_default()
+            .push(SeriesId(number));
+    }
+    let features = Features::choose(profile, &hosts, wanted);
+    for (name, series) in hosts {
+        let cells = Cells::of(profile, &series, name);
+        if cells.rows.is_empty() {
+            counted.without_samples.push(name.to_owned());
+            continue;
+        }
+        let layout = Layout::of(profile, name, &cells, per);
+        let Some(layout) = layout else {
+            let said = format!("{name} has no counter of requests");
+            counted
+                .findings
+                .push(Finding::new(FindingCode::DenominatorMissing, said).on(name));
+            continue;
+        };
+        let mut host = layout.host;
+        let mut sums = Sums::new(profile, &features);
+        let (mut samples, mut value) = (0.0, 0.0);
+        for (block, weight, rows) in cells.rows.iter().map(|c| {
+            let lost = cells.weight(c.second);
+            (layout.block_of[&(c.worker, c.second)], lost, &c.rows)
+        }) {
+            for (node, values) in rows {
+                let one = values.get(measure).copied().unwrap_or(0) as f64 * worth * weight;
+                samples += values[0] as f64 * weight;
+                value += one;
+                sums.add(*node, one);
+            }
+            sums.give(block, &mut host, per);
+        }
+        host.sample = if per == Per::Share {
+            1.0
+        } else {
+            ratio(value, samples)
+        };
+        host.values.iter_mut().for_each(joined);
+        if host.sample <= 0.0 || host.weight() <= 0.0 {
+            counted.without_samples.push(name.to_owned());
+            continue;
+        }
+        if !host.timed {
+            counted
+                .findings
+                .push(Finding::new(FindingCode::NoSeconds, name).on(name));
+        }
+        counted.names.push(name.to_owned());
+        counted.hosts.push(host);
+    }
+    counted.callers = features.callers;
+    counted.features = features.list;
+    Some(counted)
+}
+
+/// Values of the same block become one.
+fn joined(values: &mut Vec<(u32, f64)>) {
+    values.sort_by_key(|v| v.0);
+    let mut out: Vec<(u32, f64)> = Vec::with_capacity(values.len());
+    for (block, value) in values.drain(..) {
+        match out.last_mut() {
+            Some(last) if last.0 == block => last.1 += value,
+            _ => out.push((block, value)),
+        }
+    }
+    *values = out;
+}
+
+/// One worker's second.
+struct Second {
+    worker: usize,
+    second: u32,
+    rows: Vec<(NodeId, Values)>,
+}
+
+/// A host's stacks by worker and second.
+struct Cells {
+    rows: Vec<Second>,
+    workers: usize,
+    timed: bool,
+    /// For each second how many samples stand for one that was taken: more where some were lost.
+    weights: BTreeMap<u32, f64>,
+}
+
+impl Cells {
+    fn of(profile: &Profile, series: &[SeriesId], host: &str) -> Self {
+        let mut workers: BTreeMap<(u32, u64), usize> = BTreeMap::new();
+        let mut cells = Self {
+            rows: Vec::new(),
+            workers: 0,
+            timed: true,
+            weights: BTreeMap::new(),
+        };
+        let mut taken: BTreeMap<u32, u64> = BTreeMap::new();
+        for id in series {
+            let Some(of) = profile.series.get(*id) else {
+                continue;
+            };
+            let next = workers.len();
+            let key = (of.process.pid, of.process.start_ticks);
+            let worker = *workers.entry(key).or_insert(next);
+            let range = profile.cells.range((*id, 0)..=(*id, u32::MAX));
+            for ((_, second), cell) in range {
+                let rows: Vec<(NodeId, Values)> = cell.rows().map(|(n, v)| (n, *v)).collect();
+                if rows.is_empty() {
+                    continue;
+                }
+                let samples: u64 = rows.iter().map(|r| r.1[0]).sum();
+                *taken.entry(*second).or_default() += samples;
+                cells.rows.push(Second {
+                    worker,
+                    second: *second,
+                    rows,
+                });
+            }
+        }
+        if cells.rows.is_empty() {
+            // Text and totals have no time: one block.
+            cells.timed = false;
+            for id in series {
+                let totals = profile.totals.get(id).into_iter().flatten();
+                let mut rows: Vec<(NodeId, Values)> = totals.map(|(n, v)| (*n, *v)).collect();
+                rows.retain(|r| r.1.iter().any(|v| *v > 0));
+                rows.sort_unstable_by_key(|r| r.0);
+                if !rows.is_empty() {
+                    cells.rows.push(Second {
+                        worker: 0,
+                        second: 0,
+                        rows,
+                    });
+                }
+            }
+        }
+        cells.workers = workers.len().max(1);
+        cells.weights = lost(profile, host)
+            .into_iter()
+            .filter_map(|(second, lost)| {
+                let taken = *taken.get(&second)? as f64;
+                Some((second, 1.0 + ratio(lost as f64, taken)))
+            })
+            .collect();
+        cells
+    }
+
+    fn weight(&self, second: u32) -> f64 {
+        self.weights.get(&second).copied().unwrap_or(1.0)
+    }
+}
+
+/// Samples that a host lost in each second: by the kernel, by the agent, by the engine.
+fn lost(profile: &Profile, host: &str) -> BTreeMap<u32, u64> {
+    let mut lost = BTreeMap::new();
+    for ((of, _, second, kind), value) in &profile.counters {
+        let counts = matches!(
+            kind,
+            CounterKind::Lost | CounterKind::Dropped | CounterKind::Skipped
+        );
+        if of == host && counts {
+            *lost.entry(*second).or_insert(0) += value;
+        }
+    }
+    lost
+}
+
+/// Requests that a host completed in each second.
+#[must_use]
+pub fn requests(profile: &Profile, host: &str) -> BTreeMap<u32, u64> {
+    let mut requests = BTreeMap::new();
+    for ((of, _, second, kind), value) in &profile.counters {
+        if of == host && *kind == CounterKind::Requests {
+            *requests.entry(*second).or_insert(0) += value;
+        }
+    }
+    requests
+}
+
+/// Which block each worker's second belongs to, and an empty host of such blocks.
+struct Layout {
+    host: Host,
+    block_of: HashMap<(usize, u32), u32>,
+}
+
+impl Layout {
+    /// None when requests are the denominator, and none were counted.
+    fn of(profile: &Profile, name: &str, cells: &Cells, per: Per) -> Option<Self> {
+        let seconds: BTreeSet<u32> = cells.rows.iter().map(|c| c.second).collect();
+        let (first, last) = (*seconds.first()?, *seconds.last()?);
+        let length = last - first + 1;
+        let block = (length / BLOCKS_WANTED).clamp(1, BLOCK_SECONDS);
+        // A rest of less than half a block belongs to the last one.
+        let windows = ((length + block / 2) / block).max(1);
+        let window = |second: u32| ((second - first) / block).min(windows - 1);
+        let workers = if per == Per::Share {
+            cells.workers as u32
+        } else {
+            1
+        };
+        let mut host = Host {
+            weights: vec![0.0; (windows * workers) as usize],
+            windows: (0..workers).flat_map(|_| 0..windows).collect(),
+            timed: cells.timed,
+            ..Host::default()
+        };
+        match per {
+            // Samples are added where they are counted.
+            Per::Share => {}
+            Per::Cpu => {
+                for second in &seconds {
+                    host.weights[window(*second) as usize] += 1.0;
+                }
+            }
+            Per::Requests => {
+                let requests = requests(profile, name);
+                if requests.values().all(|n| *n == 0) {
+                    return None;
+                }
+                for (second, n) in requests {
+                    if seconds.contains(&second) {
+                        host.weights[window(second) as usize] += n as f64 / 1_000.0;
+                    }
+                }
+            }
+        }
+        let block_of = cells
+            .rows
+            .iter()
+            .map(|c| {
+                let worker = if per == Per::Share {
+                    c.worker as u32
+                } else {
+                    0
+                };
+                ((c.worker, c.second), worker * windows + window(c.second))
+            })
+            .collect();
+        Some(Self { host, block_of })
+    }
+}
