@@ -232,9 +232,9 @@ fn inputs_are_recognised_or_refused_with_what_would_be_accepted() {
             "parts by label are not there yet",
         ),
         (
-            &["top", "-", "--by", "plugin"],
+            &["top", "-", "--by", "uri"],
             "a 1\n",
-            "self, total and module are",
+            "self, total, module, plugin and phase are",
         ),
         (
             &["diff", "-", "p.ffz", "--by", "per-1k"],

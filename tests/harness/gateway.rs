@@ -24,6 +24,7 @@ use crate::requirements;
 mod files;
 mod load;
 
+pub(crate) use files::files;
 pub use load::{Load, LoadReport};
 
 const START_DEADLINE: Duration = Duration::from_secs(15);

@@ -125,8 +125,8 @@ fn by_function(capture: &Capture, truth: &BTreeMap<String, f64>) -> BTreeMap<Str
     for stack in &capture.stacks {
         // `rows.sort_rows` is the function `sort_rows`.
         let bare = |name: &str| name.rsplit(['.', ':']).next().unwrap_or(name).to_owned();
-        let hit = stack.frames.iter().rev().map(|f| bare(&f.name));
-        if let Some(name) = hit.filter(|n| truth.contains_key(n)).last() {
+        let mut names = stack.frames.iter().rev().map(|f| bare(&f.name));
+        if let Some(name) = names.find(|n| truth.contains_key(n)) {
             *sum.entry(name).or_insert(0) += stack.samples;
         }
     }
@@ -259,4 +259,73 @@ fn plugins_in_coroutines_threads_and_timers_have_shares_and_phases() {
     let timer = |s: &Stack| s.frames.iter().any(|f| f.name == "put_off_work");
     assert_eq!(share(&capture, timer, phase), 0.0, "a timer has no phase");
     assert!(gateway.nginx.pid() > 0);
+}
+
+#[test]
+fn a_reload_in_mid_capture_brings_the_new_workers_and_no_wrong_frame() {
+    let _one = alone();
+    let gateway = gateway();
+    let load = gateway.load("/plugins", 13);
+    std::thread::sleep(Duration::from_millis(500));
+    let (mut sampler, recorder) = arm(config(
+        vec![TargetSelector::Exe("/usr/sbin/nginx".into())],
+        199,
+    ));
+    sampler.start_at(mono_ns());
+    std::thread::sleep(Duration::from_secs(4));
+    let hup = Command::new("kill")
+        .arg("-HUP")
+        .arg(gateway.nginx.pid().to_string())
+        .status();
+    assert!(hup.unwrap().success());
+    std::thread::sleep(Duration::from_secs(7));
+    let capture = collect(sampler, &recorder);
+    drop(load);
+    let workers: Vec<_> = capture
+        .summary
+        .windows
+        .iter()
+        .filter(|w| w.process.role == "nginx: worker")
+        .collect();
+    assert!(workers.len() >= 4, "old and new workers: {workers:?}");
+    let new = workers.iter().filter(|w| w.process.generation > 0);
+    let new: Vec<u32> = new.map(|w| w.process.pid).collect();
+    let told = capture
+        .summary
+        .findings
+        .iter()
+        .any(|f| f.code == model::FindingCode::TargetReloaded);
+    assert!(told, "{:?}", capture.summary.findings);
+    let of_new = |s: &&Stack| new.contains(&s.pid);
+    let (mut all, mut with_lua) = (0, 0);
+    for stack in capture.stacks.iter().filter(of_new) {
+        all += stack.samples;
+        with_lua += if has_lua(stack) { stack.samples } else { 0 };
+    }
+    eprintln!("{with_lua} of {all} samples of the new workers have Lua frames");
+    // Their first moments are start-up in C.
+    assert!(all > 100 && with_lua as f64 > 0.7 * all as f64);
+    let dir = gateway.dir.path().to_str().unwrap();
+    for frame in capture
+        .stacks
+        .iter()
+        .flat_map(|s| &s.frames)
+        .filter(|f| !f.file.is_empty())
+    {
+        let known = [dir, "/usr/share/lua/5.1/"]
+            .iter()
+            .any(|d| frame.file.starts_with(d));
+        assert!(
+            known || frame.file.contains("_by_lua(nginx.conf:"),
+            "{frame:?}"
+        );
+    }
+    let s = &capture.summary;
+    eprintln!("segments {} failed {}", s.lua_segments, s.lua_failed);
+    assert!(
+        s.lua_failed * 100 <= s.lua_segments,
+        "{} of {}",
+        s.lua_failed,
+        s.lua_segments
+    );
 }

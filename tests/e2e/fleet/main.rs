@@ -19,6 +19,7 @@ mod hostile_agent;
 mod hostile_words;
 mod identity;
 mod interrupt;
+mod lua;
 mod perf_engine;
 mod policy;
 mod written;

@@ -46,25 +46,33 @@ const LUA: [(&str, &str); 13] = [
 /// The workers' user: as on real hosts not root, so they are not dumpable either.
 const WORKER_USER: &str = "www-data";
 
-/// Writes everything that nginx needs into `dir`, so that it listens at `address`.
+/// The files of a gateway in the folder `dir`, by their paths in it: its configuration and handlers.
+pub fn files(dir: &str, address: &str, workers: usize) -> Vec<(String, String)> {
+    let conf = CONF
+        .replace("@DIR@", dir)
+        .replace("@USER@", WORKER_USER)
+        .replace("@WORKERS@", &workers.to_string())
+        .replace("@ARCH@", std::env::consts::ARCH)
+        .replace("@ADDRESS@", address);
+    LUA.iter()
+        .map(|(name, source)| (format!("lua/{name}"), (*source).to_owned()))
+        .chain([("nginx.conf".to_owned(), conf)])
+        .collect()
+}
+
+/// Writes them into `dir`, so that nginx listens at `address`.
 pub fn write(dir: &Path, address: SocketAddr, workers: usize) -> Result<()> {
     // The workers are another user and must reach what the master made for them.
     let open = |dir: &Path| fs::set_permissions(dir, fs::Permissions::from_mode(0o755));
     open(dir)?;
     fs::create_dir(dir.join("tmp"))?;
-    for (name, source) in LUA {
-        let path = dir.join("lua").join(name);
+    for (name, text) in files(&dir.to_string_lossy(), &address.to_string(), workers) {
+        let path = dir.join(name);
         if let Some(parent) = path.parent() {
             fs::create_dir_all(parent)?;
             open(parent)?;
         }
-        fs::write(path, source)?;
+        fs::write(path, text)?;
     }
-    let conf = CONF
-        .replace("@DIR@", &dir.to_string_lossy())
-        .replace("@USER@", WORKER_USER)
-        .replace("@WORKERS@", &workers.to_string())
-        .replace("@ARCH@", std::env::consts::ARCH)
-        .replace("@ADDRESS@", &address.to_string());
-    fs::write(dir.join("nginx.conf"), conf)
+    Ok(())
 }

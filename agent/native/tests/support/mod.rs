@@ -91,6 +91,7 @@ pub struct Stack {
     pub samples: u64,
     pub cpu_ns: u64,
     pub thread: String,
+    pub pid: u32,
 }
 
 impl Stack {
@@ -177,12 +178,14 @@ pub fn collect(sampler: Sampler, recorder: &Mutex<Recorder>) -> Capture {
                 at = node.parent;
             }
             frames.reverse();
-            let thread = segment.series[series.0 as usize].thread.clone();
+            let of = &segment.series[series.0 as usize];
+            let (thread, pid) = (of.thread.clone(), of.process.pid);
             stacks.push(Stack {
                 frames,
                 samples: values[0],
                 cpu_ns: values[1],
                 thread,
+                pid,
             });
         }
     }

@@ -1,0 +1,118 @@
+//! A gateway with plugins in Lua, captured by both programs: whole stacks, and who they belong to.
+//!
+//! In: the gateway of the harness, its workers under bounded load. Out: a run whose stacks go from
+//! nginx into plugins, and its roll-ups by plugin and by phase. Never: a judgement of shares (the
+//! sampler's own tests hold those against the workers' clocks).
+
+use std::collections::BTreeMap;
+use std::fs;
+
+use anyhow::{Context, Result, ensure};
+use fleetflame_tests::real_fleet::POLICY;
+use fleetflame_tests::{Binaries, Child, Gateway, GatewayPlace};
+use model::profile::FrameKind;
+use serde_json::Value;
+
+use crate::written::Written;
+use crate::{CAPTURE, SECOND, turn};
+
+const PLUGINS: [&str; 5] = [
+    "count-words",
+    "mix-bits",
+    "nest-coroutines",
+    "spawn-threads",
+    "walk-table",
+];
+
+#[test]
+fn a_gateway_s_stacks_go_into_its_plugins_and_are_rolled_up_by_them() -> Result<()> {
+    let _turn = turn();
+    let programs = Binaries::find()?;
+    let stage = tempfile::tempdir()?;
+    let gateway = Gateway::start(GatewayPlace::Here)?;
+    let (job, policy) = (
+        stage.path().join("job.yaml"),
+        stage.path().join("policy.yaml"),
+    );
+    fs::write(&policy, POLICY)?;
+    fs::write(
+        &job,
+        "version: 1\nlocal: true\ntargets: [nginx]\nbudgets: {cpu_pct_max: 100}\n",
+    )?;
+    let out = stage.path().join("run");
+    let mut command = programs.coordinator();
+    command.arg("capture").arg(&job);
+    command.args(["--local", "--json", "--hz", "199", "--duration", "8s"]);
+    command.args(["--engine", "native", "--arm-timeout", "40s"]);
+    for pid in gateway.worker_pids() {
+        command.args(["--target", &format!("pid:{pid}")]);
+    }
+    command
+        .arg("--out")
+        .arg(&out)
+        .arg("--agent-policy")
+        .arg(&policy);
+    let load = gateway.load("/plugins", 4, 30 * SECOND)?;
+    let said = Child::spawn(command)?.finish(CAPTURE)?;
+    drop(load);
+    ensure!(said.status.success(), "{}\n{}", said.stdout, said.stderr);
+
+    let run = Written::read(&out)?;
+    let samples = run.check_sums()?;
+    let (host, coverage) = run.record.coverage.hosts.iter().next().context("no host")?;
+    let stats = &coverage.stats;
+    println!(
+        "{host}: {samples} samples by {}, {} Lua segments, {} failed",
+        stats.mode, stats.lua_segments, stats.lua_failed
+    );
+    ensure!(stats.lua_segments > 100, "{stats:?}");
+    ensure!(stats.lua_failed * 100 <= stats.lua_segments, "{stats:?}");
+    let stacks = run.folded("merged.folded")?;
+    let whole = |(stack, _): &(&String, &u64)| {
+        stack.contains("ngx_http_lua_run_thread")
+            && stack.contains("access_by_lua(nginx.conf:")
+            && stack.contains("/kong/init.lua:")
+            && stack.contains("/kong/plugins/mix-bits/handler.lua:")
+    };
+    ensure!(stacks.iter().any(|s| whole(&s)), "{stacks:#?}");
+    let frames = run.profile.frames.as_slice();
+    ensure!(
+        frames
+            .iter()
+            .any(|f| f.kind == FrameKind::Jit && f.name == "mix_bits")
+    );
+    ensure!(
+        frames
+            .iter()
+            .any(|f| f.kind == FrameKind::Marker && f.name == "[co]")
+    );
+
+    let rolled = |by: &str| -> Result<BTreeMap<String, u64>> {
+        let mut command = programs.coordinator();
+        command.arg("top").arg(&out).args(["--by", by, "--json"]);
+        let said = Child::spawn(command)?.finish(CAPTURE)?;
+        let json: Value = serde_json::from_str(&said.stdout).context(said.stderr)?;
+        let rows = json["rows"].as_array().context("rows")?;
+        let row = |r: &Value| Some((r["name"].as_str()?.to_owned(), r["self"].as_u64()?));
+        Ok(rows.iter().filter_map(row).collect())
+    };
+    let (by_plugin, by_phase) = (rolled("plugin")?, rolled("phase")?);
+    println!("{by_plugin:?}\n{by_phase:?}");
+    for plugin in PLUGINS {
+        ensure!(
+            by_plugin.get(plugin).is_some_and(|n| *n > 0),
+            "{plugin}: {by_plugin:?}"
+        );
+    }
+    for phase in ["access", "log", "timer"] {
+        ensure!(
+            by_phase.get(phase).is_some_and(|n| *n > 0),
+            "{phase}: {by_phase:?}"
+        );
+    }
+    ensure!(
+        by_plugin.values().sum::<u64>() == samples,
+        "{by_plugin:?} of {samples}"
+    );
+    Ok(())
+}
