@@ -1,6 +1,8 @@
 //! `diff` as a user types it. In: files. Out: what is written. Never: a line that the other tools
 //! would not have written.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on may panic")]
+
 use assert_cmd::Command;
 use std::path::Path;
 

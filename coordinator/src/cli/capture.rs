@@ -162,6 +162,7 @@ pub fn tell(record: &RunRecord, out: &Path, output: &Output) -> anyhow::Result<u
         let _ = writeln!(text, "{at}/diff/          each host against the rest");
     }
     let _ = writeln!(text, "{at}/report.md      for the ticket");
+    let _ = writeln!(text, "{at}/report.html    the same with its pictures");
     output.data(&text)?;
     Ok(code)
 }

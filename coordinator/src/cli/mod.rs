@@ -13,6 +13,7 @@ mod flame;
 mod fold;
 mod folded_difference;
 mod gather;
+mod heat;
 mod hosts;
 mod input;
 mod job_flags;
@@ -102,6 +103,8 @@ pub enum Verb {
     Export(export::ExportArgs),
     /// Draw a flame graph of runs or files
     Flame(flame::FlameArgs),
+    /// Draw who was hot when: every worker and second of a run
+    Heat(heat::HeatArgs),
     /// Draw the difference of two sides
     Diff(diff::DiffArgs),
     /// Print a commented file that works
@@ -132,6 +135,7 @@ pub fn run(cli: Cli) -> anyhow::Result<u8> {
         Verb::Merge(args) => merge::merge(&args, &output),
         Verb::Export(args) => export::export(&args, &output),
         Verb::Flame(args) => flame::flame(&args, &output),
+        Verb::Heat(args) => heat::heat(&args, &output),
         Verb::Diff(args) => diff::diff(&args, &output),
         Verb::Example(args) => example::example(&args, &output),
     }

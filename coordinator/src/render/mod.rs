@@ -7,6 +7,8 @@
 mod dress;
 mod findings;
 mod flame;
+mod html;
+mod overview;
 mod report;
 mod results;
 mod table;
@@ -15,6 +17,8 @@ mod view;
 pub use dress::Difference;
 pub use findings::findings_text;
 pub use flame::{DifferenceLook, Flame, FlameError, FlameOptions, flame, flame_difference};
+pub use html::{Picture, report_html};
+pub use overview::{heat_svg, overview_svg};
 pub use report::report;
 pub use results::write_all;
 pub use table::{count, percent, printable, table};

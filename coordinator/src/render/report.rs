@@ -9,6 +9,8 @@ use model::Severity;
 use model::profile::Profile;
 use std::fmt::Write as _;
 
+/// Sentences of rankings by other denominators.
+const OTHER_SENTENCES: usize = 3;
 /// Rows of the table of frames.
 const TOP_ROWS: usize = 15;
 
@@ -58,6 +60,12 @@ fn ranking(out: &mut String, record: &RunRecord) {
         out.push('\n');
     }
     let _ = writeln!(out, "({}.)\n", inline(&ranking.note));
+    for other in &record.more_rankings {
+        for sentence in other.sentences().iter().take(OTHER_SENTENCES) {
+            let _ = writeln!(out, "- {}", inline(sentence));
+        }
+        let _ = writeln!(out, "\n({}.)\n", inline(&other.note));
+    }
 }
 
 fn hosts(out: &mut String, record: &RunRecord) {

@@ -3,6 +3,8 @@
 //! what `show`, `top` and `flame` make of the same profile.
 
 use super::flame::{DifferenceLook, FlameError, FlameOptions, flame, flame_difference};
+use super::html::{Picture, report_html};
+use super::overview::{heat_svg, overview_svg};
 use super::report::report;
 use super::view::{Side, View, ViewBuilder};
 use crate::compare::{self, Per};
@@ -11,7 +13,8 @@ use model::profile::{Profile, Series};
 use model::{Coverage, Finding, FindingCode, HostName};
 use std::io;
 
-/// Writes `merged.*`, `hosts/HOST.*`, `diff/HOST-vs-rest.svg` and `report.md`.
+/// Writes `merged.*`, `hosts/HOST.*`, `diff/HOST-vs-rest.svg`, `overview.svg`, `heat.svg`, `report.md` and
+/// `report.html`.
 ///
 /// # Errors
 /// [`StoreError`] when a file cannot be written; those before it are in place.
@@ -39,7 +42,10 @@ pub fn write_all(
     let merged = View::of(profile, |_| true, 0);
     run.write("merged.folded", merged.folded().as_bytes())?;
     let picture = flame(&merged, &options("all hosts", &record.coverage));
-    run.write("merged.svg", drawn(picture)?.as_bytes())?;
+    let mut pictures = fleet_pictures(run, profile, record, &title)?;
+    let picture = drawn(picture)?;
+    run.write("merged.svg", picture.as_bytes())?;
+    pictures.push(Picture::new("All hosts", picture));
     drop(merged);
 
     let (hosts, refused) = hosts_with_samples(profile);
@@ -67,14 +73,56 @@ pub fn write_all(
                 told: told.as_ref().map(|t| &t.places),
             };
             let picture = flame_difference(&both.build(), &look, &options);
-            run.write(
-                &format!("diff/{host}-vs-rest.svg"),
-                drawn(picture)?.as_bytes(),
-            )?;
+            let picture = drawn(picture)?;
+            run.write(&format!("diff/{host}-vs-rest.svg"), picture.as_bytes())?;
+            if pictures.len() < PICTURES_MAX && stands_out(record, name) {
+                pictures.push(Picture::new(format!("{name} against the rest"), picture));
+            }
         }
     }
     run.write("report.md", report(record, profile).as_bytes())?;
+    let page = report_html(record, profile, &pictures);
+    run.write("report.html", page.as_bytes())?;
     Ok(findings)
+}
+
+/// Most pictures of the page: each may have a megabyte.
+const PICTURES_MAX: usize = 6;
+
+/// Whether a host is odd; of too few hosts for that, whether it is the first that differs.
+fn stands_out(record: &RunRecord, host: &str) -> bool {
+    record.ranking.as_ref().is_some_and(|ranking| {
+        let few = ranking.spread.is_none();
+        let first = ranking
+            .entries
+            .first()
+            .filter(|e| few && e.q <= compare::FALSE_MAX);
+        let odd = ranking.entries.iter().filter(|e| e.odd);
+        odd.chain(first).any(|e| e.host == host)
+    })
+}
+
+/// Draws the fleet as a whole: where hosts differ, and who was hot when.
+fn fleet_pictures(
+    run: &RunDir,
+    profile: &Profile,
+    record: &RunRecord,
+    title: &str,
+) -> Result<Vec<Picture>, StoreError> {
+    let mut pictures = Vec::new();
+    let coverage = record.coverage.line();
+    if let Some(ranking) = record.ranking.as_ref().filter(|r| !r.entries.is_empty()) {
+        let svg = overview_svg(ranking, &format!("{title}: where hosts differ"), &coverage);
+        run.write("overview.svg", svg.as_bytes())?;
+        pictures.push(Picture::new("Where hosts differ", svg));
+    }
+    let heat = compare::heat(profile, |_| true);
+    if !heat.rows.is_empty() {
+        let svg = heat_svg(&heat, &format!("{title}: who was hot when"), &coverage);
+        run.write("heat.svg", svg.as_bytes())?;
+        pictures.push(Picture::new("Who was hot when", svg));
+    }
+    Ok(pictures)
 }
 
 /// The hosts that have a sample. A name that cannot be a file name is a finding.
@@ -191,6 +239,11 @@ mod tests {
             );
         }
         assert!(run.read("report.md").unwrap().starts_with(b"# Kong"));
+        assert!(
+            run.read("report.html")
+                .unwrap()
+                .starts_with(b"<!doctype html>")
+        );
     }
 
     #[test]

@@ -1,0 +1,232 @@
+//! The report as one page: what a person opens from a ticket. In: a run's record, its profile and its
+//! pictures. Out: HTML that needs nothing beside it. Never: markup from a name, a request to anywhere.
+
+use super::dress::escape;
+use super::findings::grouped;
+use super::table::{count, percent, printable};
+use crate::compare::{By, Ranking, top};
+use crate::store::RunRecord;
+use model::Severity;
+use model::profile::Profile;
+use std::fmt::Write as _;
+
+/// Rows of the table of frames.
+const TOP_ROWS: usize = 20;
+/// Sentences that are shown of a ranking.
+const SENTENCES: usize = 8;
+
+/// A picture of the page.
+#[derive(Clone, Debug)]
+pub struct Picture {
+    /// What it shows.
+    pub title: String,
+    /// The SVG.
+    pub svg: String,
+    /// Its height in the page, in pixels.
+    pub height: usize,
+}
+
+impl Picture {
+    /// A picture that is as high as its SVG says.
+    #[must_use]
+    pub fn new(title: impl Into<String>, svg: impl Into<String>) -> Self {
+        let (title, svg) = (title.into(), svg.into());
+        let digits = |text: &str| -> Option<usize> {
+            let end = text.find(|c: char| !c.is_ascii_digit())?;
+            text[..end].parse().ok()
+        };
+        let height = svg
+            .split_once(" height=\"")
+            .and_then(|(_, rest)| digits(rest));
+        Self {
+            title,
+            svg,
+            height: height.unwrap_or(400).clamp(90, 4_000),
+        }
+    }
+}
+
+const STYLE: &str = "body{font:15px/1.5 system-ui,sans-serif;max-width:1240px;margin:24px auto;padding:0 16px;color:#222}\
+h1{font-size:24px;margin-bottom:4px}h2{font-size:18px;margin:32px 0 8px}\
+table{border-collapse:collapse;font-size:13px}td,th{padding:3px 12px 3px 0;text-align:left;border-bottom:1px solid #eee;vertical-align:top}\
+td.n,th.n{text-align:right;font-variant-numeric:tabular-nums}code{font-size:12.5px;overflow-wrap:anywhere}\
+.odd{font-weight:600}.soft{color:#666}iframe{width:100%;border:1px solid #ddd;background:#fff}\
+.error{border-left:4px solid #c33}.warning{border-left:4px solid #e0a020}.note{border-left:4px solid #bbb}\
+.finding{padding:2px 0 2px 12px;margin:8px 0}";
+
+/// The page.
+#[must_use]
+pub fn report_html(record: &RunRecord, profile: &Profile, pictures: &[Picture]) -> String {
+    let title = if record.title.is_empty() {
+        "Capture"
+    } else {
+        &record.title
+    };
+    let mut out = format!(
+        "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>{0}</title><style>{STYLE}</style></head><body>\n\
+         <h1>{0}</h1>\n<p class=\"soft\">Run <code>{1}</code>, {2}, started {3}</p>\n<p><b>Coverage:</b> {4}.</p>\n",
+        text(title),
+        record.id,
+        record.state,
+        text(&record.started),
+        text(&record.coverage.line())
+    );
+    out.push_str("<h2>Which host is unlike the others</h2>\n");
+    match &record.ranking {
+        Some(ranking) => rank(&mut out, ranking),
+        None => out.push_str("<p>Nothing was compared.</p>\n"),
+    }
+    record.more_rankings.iter().for_each(|r| rank(&mut out, r));
+    for picture in pictures {
+        let _ = writeln!(
+            out,
+            "<h2>{0}</h2>\n<iframe title=\"{0}\" height=\"{1}\" sandbox=\"allow-scripts\" srcdoc=\"{2}\"></iframe>",
+            text(&picture.title),
+            picture.height + 24,
+            escape(&inline_svg(&picture.svg))
+        );
+    }
+    hosts(&mut out, record);
+    frames(&mut out, profile);
+    findings(&mut out, record);
+    out.push_str("</body></html>\n");
+    out
+}
+
+/// An SVG as the body of a page of its own: without its XML head.
+fn inline_svg(svg: &str) -> String {
+    let begin = svg.find("<svg").unwrap_or(0);
+    format!("<body style=\"margin:0\">{}</body>", &svg[begin..])
+}
+
+fn rank(out: &mut String, ranking: &Ranking) {
+    out.push_str("<ul>\n");
+    let said = ranking.sentences();
+    for (sentence, entry) in said.iter().zip(&ranking.entries).take(SENTENCES) {
+        let class = if entry.odd { " class=\"odd\"" } else { "" };
+        let _ = writeln!(out, "<li{class}>{}</li>", text(sentence));
+    }
+    out.push_str("</ul>\n");
+    let more = said.len().saturating_sub(SENTENCES);
+    let more = if more > 0 {
+        format!("{more} more hosts in report.md; ")
+    } else {
+        String::new()
+    };
+    let _ = writeln!(out, "<p class=\"soft\">{more}{}</p>", text(&ranking.note));
+}
+
+fn hosts(out: &mut String, record: &RunRecord) {
+    out.push_str(
+        "<h2>Hosts</h2>\n<table><tr><th>host<th>outcome<th>engine<th class=\"n\">samples<th class=\"n\">lost<th class=\"n\">processes</tr>\n",
+    );
+    for (name, host) in &record.coverage.hosts {
+        let stats = &host.stats;
+        let lost = stats.lost.saturating_add(stats.dropped);
+        let _ = writeln!(
+            out,
+            "<tr><td>{}<td>{}<td>{}<td class=\"n\">{}<td class=\"n\">{}<td class=\"n\">{}</tr>",
+            text(name),
+            format!("{:?}", host.outcome).to_lowercase(),
+            text(format!("{} {}", host.engine, stats.mode).trim()),
+            count(stats.samples),
+            percent(lost, stats.samples.saturating_add(lost)),
+            stats.processes
+        );
+    }
+    out.push_str("</table>\n");
+}
+
+fn frames(out: &mut String, profile: &Profile) {
+    let all = top(profile, |_| true, 0, By::SelfValue);
+    let _ = writeln!(
+        out,
+        "<h2>Top frames of {} samples</h2>\n<table><tr><th class=\"n\">self<th class=\"n\">total<th>frame</tr>",
+        count(all.whole)
+    );
+    for row in all.rows.iter().take(TOP_ROWS) {
+        let _ = writeln!(
+            out,
+            "<tr><td class=\"n\">{}<td class=\"n\">{}<td><code>{}</code></tr>",
+            percent(row.own, all.whole),
+            percent(row.total, all.whole),
+            text(&row.name)
+        );
+    }
+    out.push_str("</table>\n");
+}
+
+fn findings(out: &mut String, record: &RunRecord) {
+    out.push_str("<h2>Findings</h2>\n");
+    let all = record.all_findings();
+    if all.is_empty() {
+        out.push_str("<p>None.</p>\n");
+    }
+    for (finding, hosts) in grouped(&all) {
+        let class = match finding.severity() {
+            Severity::Error => "error",
+            Severity::Warning => "warning",
+            Severity::Note => "note",
+        };
+        let place = if hosts.is_empty() {
+            String::new()
+        } else {
+            format!(" on {}", hosts.join(", "))
+        };
+        let _ = writeln!(
+            out,
+            "<div class=\"finding {class}\"><b><code>{}</code>{}</b>: {}<br><span class=\"soft\">{}</span><br>Do: {}</div>",
+            finding.code,
+            text(&place),
+            text(finding.code.what()),
+            text(&finding.evidence),
+            text(&finding.remedy)
+        );
+    }
+}
+
+fn text(text: &str) -> String {
+    escape(&printable(text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::compare::{Per, rank as ranked};
+    use crate::store::tests_support::record_of;
+    use model::format::folded;
+
+    #[test]
+    fn the_page_has_everything_and_no_markup_from_a_name() {
+        let mut profile = Profile::default();
+        for (host, text) in [
+            ("a", "main;<script>x 900\nm;y 100\n"),
+            ("b", "main;z 1000\n"),
+        ] {
+            profile
+                .merge(&folded::parse(text.as_bytes(), host).0)
+                .unwrap();
+        }
+        let mut record = record_of(&["a", "b"]);
+        record.title = "<b>all</b>".into();
+        record.ranking = Some(ranked(&profile, Per::Share, 1));
+        let svg =
+            "<?xml version=\"1.0\"?>\n<svg width=\"10\" height=\"77\"><text>\"q\"</text></svg>";
+        let pictures = [Picture::new("Overview", svg)];
+        assert_eq!(pictures[0].height, 90);
+        let page = report_html(&record, &profile, &pictures);
+        for wanted in [
+            "<h1>&lt;b&gt;all&lt;/b&gt;</h1>",
+            "a differs from the other host",
+            "&lt;script&gt;x",
+            "srcdoc=\"&lt;body style=&quot;margin:0&quot;&gt;&lt;svg width=&quot;10&quot;",
+            "ranking-few-hosts",
+        ] {
+            assert!(page.contains(wanted), "{wanted} is missing in\n{page}");
+        }
+        assert!(
+            !page.contains("<script") && !page.contains("http"),
+            "nothing is fetched or run"
+        );
+    }
+}
