@@ -4,7 +4,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
 .DEFAULT_GOAL := help
-.PHONY: help demo agent test check lab bench soak bless
+.PHONY: help demo agent test check lab record bench soak bless
 
 export CARGO_TERM_COLOR ?= auto
 # Long enough to notice a parser that broke, short enough to be run each time; `make soak` gives each target ten minutes.
@@ -72,6 +72,12 @@ lab:  ## real SystemTap in virtual machines, alone: the stories of tests/e2e/lab
 	step packages deploy/test-packages
 	step lab cargo nextest run --locked --workspace --no-fail-fast --test lab $(STORIES)
 	finish
+
+record:  ## run CASE=name of tests/lab/cases in a virtual machine and write what came of it to OUT (target/recordings)
+	@$(if $(CASE),,$(error give CASE=name; the cases are: $(notdir $(wildcard tests/lab/cases/*))))
+	deploy/test-packages
+	cargo build --locked --workspace --bins
+	exec "$${CARGO_TARGET_DIR:-target}/debug/lab-record" "$(CASE)" "$(or $(OUT),$${CARGO_TARGET_DIR:-target}/recordings)"
 
 bench:  ## measure against the tools of the field; PARTS="fold merge" for some parts, PARTS=--quick for small inputs
 	@cargo build --release --locked -p fleetflame -p fleetflame-agent -p fleetflame-bench

@@ -23,6 +23,7 @@ use crate::namespace::NetNamespace;
 use crate::requirements;
 
 mod archive;
+pub mod case;
 mod guest;
 mod image;
 mod kernel;

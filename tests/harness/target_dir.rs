@@ -28,12 +28,16 @@ impl TargetDir {
         })
     }
 
-    /// Cargo marks a target folder that it made with CACHEDIR.TAG; tests lie in ROOT[/TRIPLE]/PROFILE/deps.
+    /// Cargo marks a target folder that it made with CACHEDIR.TAG; tests lie in ROOT[/TRIPLE]/PROFILE/deps,
+    /// programs one above.
     fn of(executable: &Path) -> Option<Self> {
-        let profile_dir = executable
-            .ancestors()
-            .find(|dir| dir.ends_with("deps"))?
-            .parent()?;
+        let of_test = executable.ancestors().find(|dir| dir.ends_with("deps"));
+        let profile_dir = match of_test {
+            Some(deps) => deps.parent()?,
+            None => executable
+                .parent()
+                .filter(|dir| dir.join("deps").is_dir())?,
+        };
         // A folder that was there before cargo gets no mark; then it is the profile's parent.
         let marked = |dir: &&Path| dir.join("CACHEDIR.TAG").is_file();
         let root = executable
@@ -75,6 +79,14 @@ mod tests {
                 root: dir.path().to_owned(),
                 profile: "release".into()
             }
+        );
+        let program = dir.path().join("debug/lab-record");
+        assert_eq!(TargetDir::of(&program), None);
+        std::fs::create_dir_all(dir.path().join("debug/deps")).expect("a folder");
+        let found = TargetDir::of(&program).expect("a program's folder is found by the mark");
+        assert_eq!(
+            (found.root.as_path(), found.profile.as_str()),
+            (dir.path(), "dev")
         );
     }
 }

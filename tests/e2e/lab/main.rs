@@ -2,4 +2,7 @@
 //!
 //! In: the lab of the harness. Out: what SystemTap does there. Never: a module in this machine's own kernel.
 
+mod gateway_worker;
+mod guests;
+mod reader_ends;
 mod sampled;

@@ -117,6 +117,8 @@ impl GuestSetup {
         if self.gateway {
             programs.extend(gateway_files()?);
             for (file, text) in gateway::files(GATEWAY, GATEWAY_ADDRESS, 1) {
+                // What Lua compiles has no unwind data that SystemTap could take.
+                let text = text.replace("init_by_lua_block {", "init_by_lua_block { jit.off()");
                 root.file(&Path::new(GATEWAY).join(file), 0o644, text);
             }
             root.folder_with_mode(&Path::new(GATEWAY).join("tmp"), 0o777);
@@ -125,11 +127,8 @@ impl GuestSetup {
         for (here, there) in &programs {
             add(&mut root, here, there)?;
         }
-        for library in libraries(&programs)? {
-            let there = merged(&library);
-            if !root.holds(&there) {
-                add(&mut root, &library, &there)?;
-            }
+        for library in libraries(programs.iter().map(|(here, _)| here.as_path()))? {
+            add_library(&mut root, &library)?;
         }
         busybox(&mut root)?;
         // As Debian ships it: for root and the group, with root's rights.
@@ -191,15 +190,17 @@ fn gateway_files() -> Result<Vec<(PathBuf, PathBuf)>> {
     for module in ["ndk_http_module.so", "ngx_http_lua_module.so"] {
         files.push(same(Path::new("/usr/lib/nginx/modules").join(module)));
     }
-    let cjson = format!(
-        "/usr/lib/{}-linux-gnu/lua/5.1/cjson.so",
-        std::env::consts::ARCH
-    );
-    files.push(same(cjson.into()));
+    files.push(same(lua_json()));
     let mut scripts = Vec::new();
     walk(Path::new("/usr/share/lua/5.1"), &mut scripts)?;
     files.extend(scripts.into_iter().map(same));
     Ok(files)
+}
+
+/// The library that Lua's JSON is.
+pub(super) fn lua_json() -> PathBuf {
+    let arch = std::env::consts::ARCH;
+    format!("/usr/lib/{arch}-linux-gnu/lua/5.1/cjson.so").into()
 }
 
 fn walk(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
@@ -221,6 +222,19 @@ fn add(root: &mut Archive, here: &Path, there: &Path) -> Result<()> {
     Ok(())
 }
 
+/// A library under the name that programs ask for, and under its own: that is what a process has mapped.
+fn add_library(root: &mut Archive, library: &Path) -> Result<()> {
+    let own = library.canonicalize()?;
+    if !root.holds(&own) {
+        add(root, &own, &own)?;
+    }
+    let asked = merged(library);
+    if !root.holds(&asked) {
+        root.link(&asked, &own.to_string_lossy());
+    }
+    Ok(())
+}
+
 /// `/lib/x` is a link's `/usr/lib/x`.
 fn merged(path: &Path) -> PathBuf {
     let is_merged = MERGED
@@ -233,10 +247,10 @@ fn merged(path: &Path) -> PathBuf {
 }
 
 /// The shared libraries of programs, the loader among them, as `ldd` finds them.
-fn libraries(programs: &[(PathBuf, PathBuf)]) -> Result<BTreeSet<PathBuf>> {
+pub(super) fn libraries<'a>(programs: impl Iterator<Item = &'a Path>) -> Result<BTreeSet<PathBuf>> {
     let mut ldd = Command::new(requirements::command("ldd")?);
-    let is_elf = |path: &&PathBuf| fs::read(path).is_ok_and(|bytes| bytes.starts_with(b"\x7fELF"));
-    ldd.args(programs.iter().map(|(here, _)| here).filter(is_elf));
+    let is_elf = |path: &&Path| fs::read(path).is_ok_and(|bytes| bytes.starts_with(b"\x7fELF"));
+    ldd.args(programs.filter(is_elf));
     // Exit code 1 tells that one of them is static.
     let done = Child::spawn(ldd)?.finish(TOOL_DEADLINE)?;
     ensure!(

@@ -4,12 +4,13 @@
 //! everything that went into it. Never: passes 1 to 4 twice for the same input.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
+use super::image;
 use super::kit::{Kit, lock};
 use crate::process::Child;
 use crate::requirements;
@@ -26,8 +27,8 @@ pub struct Script {
     pub text: String,
     /// More arguments of stap: `-DMAXBACKTRACE=60`, …
     pub options: Vec<String>,
-    /// Programs and libraries whose stacks are unwound, by their paths in the guest, which must be the same
-    /// here; their own libraries are added.
+    /// Programs and libraries whose stacks are unwound, by the paths that a process in the guest has mapped,
+    /// which must be the same here.
     pub unwound: Vec<PathBuf>,
 }
 
@@ -49,11 +50,13 @@ impl Script {
         self
     }
 
-    /// With the unwind data and symbols of a program.
-    #[must_use]
-    pub fn unwinding(mut self, program: impl Into<PathBuf>) -> Self {
-        self.unwound.push(program.into());
-        self
+    /// With the unwind data and symbols of a program and of its libraries.
+    pub fn unwinding(mut self, program: &Path) -> Result<Self> {
+        self.unwound.push(program.to_owned());
+        for library in image::libraries(std::iter::once(program))? {
+            self.unwound.push(library.canonicalize()?);
+        }
+        Ok(self)
     }
 
     /// The compiled module.
@@ -80,9 +83,6 @@ impl Script {
             .args(&self.options);
         for file in &self.unwound {
             stap.arg("-d").arg(file);
-        }
-        if !self.unwound.is_empty() {
-            stap.arg("--ldd");
         }
         stap.arg(&script);
         let done = Child::spawn(stap)?.finish(COMPILE_DEADLINE)?;

@@ -38,6 +38,11 @@ end
 
 handler.truth = meter.truth
 
+function handler.backtrack()
+  timed("backtrack", patterns.backtrack, 200)
+  ngx.say("ok")
+end
+
 function handler.abi()
   ngx.say(jit.version, " gc64=", tostring(ffi.abi("gc64")), " jit=", tostring((jit.status())))
 end

@@ -1,0 +1,153 @@
+//! How SystemTap behaves when a capture ends in each of the ways that it can: what staprun says, what data
+//! comes, what stays loaded. Whoever drives it has to know.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use fleetflame_tests::lab::case::{Case, Recording};
+use fleetflame_tests::lab::{LoadedModule, stacks};
+use fleetflame_tests::{Guest, GuestSetup, Lab};
+use nix::sys::signal::Signal;
+
+/// The module of these cases.
+const MODULE: &str = "lab_at_end";
+const SOON: Duration = Duration::from_mins(1);
+
+#[test]
+fn a_reader_that_is_told_to_stop_prints_what_there_is_and_unloads() -> Result<()> {
+    let lab = lab("sigint")?;
+    let guest = lab.guest()?;
+    for name in ["sigint", "sigterm", "sighup"] {
+        let recording = Case::named(name)?.run(guest, lab.kit)?;
+        recording.require_code(0)?;
+        ensure!(samples(&recording)? > 0, "{name}: no samples");
+        ensure!(
+            recording.left.is_empty(),
+            "{name} leaves {:?}",
+            recording.left
+        );
+    }
+    guest.check_kernel()
+}
+
+#[test]
+fn a_module_outlives_its_reader_and_is_taken_up_or_thrown_away() -> Result<()> {
+    let lab = lab("sigkill")?;
+    let guest = lab.guest()?;
+    // Killed: nothing was printed, and the module samples on.
+    let recording = Case::named("sigkill")?.run(guest, lab.kit)?;
+    recording.require_code(128 + 9)?;
+    ensure!(recording.stdout() == "started\n", "{}", recording.stdout());
+    require_orphan(guest)?;
+    // The same module cannot be loaded beside itself.
+    let path = format!("/mnt/modules/{MODULE}.ko");
+    let again = guest.run(&["/usr/bin/staprun", &path], SOON)?;
+    ensure!(again.status.code() == Some(1), "{}", again.status);
+    ensure!(again.stderr().contains("File exists"), "{}", again.stderr());
+    // A new reader takes it up; its end gives all that was sampled since the first one began.
+    let mut reader = guest.start(&["/usr/bin/staprun", "-A", MODULE])?;
+    std::thread::sleep(Duration::from_secs(2));
+    reader.signal(Signal::SIGINT)?;
+    let output = reader.finish(SOON)?;
+    ensure!(
+        output.status.success(),
+        "{}: {}",
+        output.status,
+        output.stderr()
+    );
+    ensure!(count(&output.stdout())? > 0, "no samples");
+    ensure!(guest.modules()?.is_empty(), "{:?}", guest.modules()?);
+    // Detached: a clean end that leaves the module, too. It can be thrown away once.
+    let recording = Case::named("sigquit")?.run(guest, lab.kit)?;
+    recording.require_code(0)?;
+    require_orphan(guest)?;
+    let discard = ["/usr/bin/staprun", "-d", MODULE];
+    let discarded = guest.run(&discard, SOON)?;
+    ensure!(discarded.status.success(), "{}", discarded.stderr());
+    ensure!(
+        guest.left_behind()?.is_empty(),
+        "{:?}",
+        guest.left_behind()?
+    );
+    ensure!(
+        !guest.run(&discard, SOON)?.status.success(),
+        "there was nothing to throw away"
+    );
+    guest.check_kernel()
+}
+
+#[test]
+fn a_target_that_is_gone_or_idle_stops_nothing() -> Result<()> {
+    let lab = lab("target-exits")?;
+    let guest = lab.guest()?;
+    // What a target did before it ended is there; the module does not notice that it ended.
+    let recording = Case::named("target-exits")?.run(guest, lab.kit)?;
+    recording.require_code(0)?;
+    ensure!(recording.stopping.is_some(), "it ended with its target");
+    ensure!(
+        samples(&recording)? > 0,
+        "nothing of the target's eight seconds"
+    );
+    ensure!(recording.left.is_empty(), "{:?}", recording.left);
+    // A target that never runs is never seen, and that is said.
+    let recording = Case::named("target-idle")?.run(guest, lab.kit)?;
+    recording.require_code(0)?;
+    ensure!(samples(&recording)? == 0, "{}", recording.stdout());
+    ensure!(recording.left.is_empty(), "{:?}", recording.left);
+    guest.check_kernel()
+}
+
+#[test]
+fn an_array_that_is_full_is_an_error_and_keeps_what_it_has() -> Result<()> {
+    let lab = lab("array-overflow")?;
+    let guest = lab.guest()?;
+    let recording = Case::named("array-overflow")?.run(guest, lab.kit)?;
+    recording.require_code(1)?;
+    let said = recording.stderr();
+    ensure!(
+        said.contains("Array overflow, check MAXMAPENTRIES"),
+        "{said}"
+    );
+    ensure!(recording.left.is_empty(), "{:?}", recording.left);
+    guest.check_kernel()
+}
+
+#[test]
+fn output_is_lost_although_the_exit_code_is_zero() -> Result<()> {
+    let lab = lab("transport-misframed")?;
+    let guest = lab.guest()?;
+    let recording = Case::named("transport-misframed")?.run(guest, lab.kit)?;
+    recording.require_code(0)?;
+    let (output, said) = (recording.stdout(), recording.stderr());
+    ensure!(output.contains("first"), "{output:?}");
+    ensure!(
+        !output.contains("second"),
+        "this SystemTap has room for every header: {said}"
+    );
+    ensure!(said.contains("There were 1 transport failures"), "{said}");
+    guest.check_kernel()
+}
+
+fn lab(case: &str) -> Result<Lab> {
+    Lab::with_one_guest(Case::named(case)?.prepare(GuestSetup::bare())?)
+}
+
+fn require_orphan(guest: &Guest) -> Result<()> {
+    let orphan = LoadedModule {
+        name: MODULE.to_owned(),
+        users: 0,
+    };
+    let modules = guest.modules()?;
+    ensure!(modules == [orphan], "loaded: {modules:?}");
+    Ok(())
+}
+
+fn samples(recording: &Recording) -> Result<u64> {
+    count(&recording.stdout()).with_context(|| format!("it says: {}", recording.stderr()))
+}
+
+/// The samples of a whole output.
+fn count(output: &str) -> Result<u64> {
+    let stacks = stacks::read_addresses(output, "")?;
+    Ok(stacks.iter().map(|stack| stack.count).sum())
+}
