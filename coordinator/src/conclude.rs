@@ -76,7 +76,7 @@ fn settle(
     drop(captured.intake);
     record.coverage = captured.coverage;
     record.ended = Some(store::utc_text(clock::wall_unix_ms()));
-    let compacted = store::compact(dir, &probe, &Measure::on_cpu(), &hosts)?;
+    let compacted = store::compact(dir, &probe, &Measure::of(record.job.probe), &hosts)?;
     record.findings.extend(compacted.findings);
     complete_coverage(&mut record.coverage, &compacted.profile);
     record.state = state(&record.coverage, captured.interrupted);

@@ -77,7 +77,7 @@ pub async fn run(job: &JobSpec, rooms: Rooms<'_>) -> anyhow::Result<RunRecord> {
     }
     dir.write_record(&record)?;
 
-    let intake = Intake::begin(&dir, &job.probe.to_string(), Measure::on_cpu());
+    let intake = Intake::begin(&dir, &job.probe.to_string(), Measure::of(job.probe));
     let context = Dispatch {
         job,
         clock: &rooms.clock,
@@ -103,7 +103,7 @@ pub async fn collect(dir: &RunDir, rooms: Rooms<'_>) -> anyhow::Result<RunRecord
         return Ok(record);
     }
     let mut timer = conclude::Timer::new(&rooms.clock);
-    let measures = Measure::on_cpu();
+    let measures = Measure::of(record.job.probe);
     let (intake, torn) = Intake::resume(dir, &record.job.probe.to_string(), &measures)?;
     record.findings.extend(torn);
     // A coordinator that was killed has written its plan, and no coverage.

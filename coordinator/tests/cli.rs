@@ -63,6 +63,7 @@ fn run_in(root: &Path) -> RunRecord {
         sample_hz: 99,
         duration_ms: 10_000,
         kernel: true,
+        min_wait_us: 0,
         budgets: Default::default(),
         arm_timeout_ms: 1_000,
         simulated: None,

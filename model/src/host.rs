@@ -2,7 +2,7 @@
 //! Out: what the plan decides by. Never: command-line arguments or environment of its processes.
 
 use crate::finding::Finding;
-use crate::job::Event;
+use crate::job::{Event, Probe};
 use serde::{Deserialize, Serialize};
 
 /// One gateway process that the agent found.
@@ -33,6 +33,10 @@ pub struct EngineReport {
     /// agents say nothing.
     #[serde(default)]
     pub events: Vec<String>,
+    /// Words of the probes that it can measure here; empty means `on-cpu` only, as older agents
+    /// say nothing.
+    #[serde(default)]
+    pub probes: Vec<String>,
 }
 
 impl EngineReport {
@@ -41,6 +45,13 @@ impl EngineReport {
     pub fn has_event(&self, event: Event) -> bool {
         let word = event.to_string();
         self.events.contains(&word) || (self.events.is_empty() && event == Event::CpuClock)
+    }
+
+    /// Whether it can measure `probe`.
+    #[must_use]
+    pub fn has_probe(&self, probe: Probe) -> bool {
+        let word = probe.to_string();
+        self.probes.contains(&word) || (self.probes.is_empty() && probe == Probe::OnCpu)
     }
 }
 

@@ -129,6 +129,9 @@ pub struct JobSpec {
     pub duration_ms: u64,
     /// Kernel frames too.
     pub kernel: bool,
+    /// Off-CPU only: waits shorter than this, in microseconds, are added up under one frame.
+    #[serde(default)]
+    pub min_wait_us: u32,
     /// What an agent may use up.
     pub budgets: Budgets,
     /// How long hosts may take to get ready, in milliseconds.
@@ -189,6 +192,12 @@ impl JobSpec {
             return Err(format!(
                 "a duration of {} ms is not possible: use 100ms to 1h",
                 self.duration_ms
+            ));
+        }
+        if self.min_wait_us > MIN_WAIT_US_MAX {
+            return Err(format!(
+                "a shortest wait of {} us is not possible: use 0ms to 1s",
+                self.min_wait_us
             ));
         }
         if let Pick::Busiest(0) | Pick::Random(0) = self.pick {
@@ -315,6 +324,25 @@ pub fn parse_duration_ms(text: &str) -> Result<u64, String> {
     number.checked_mul(factor).ok_or_else(bad)
 }
 
+/// Longest wait that may be left out of sight, in microseconds: one second.
+pub const MIN_WAIT_US_MAX: u32 = 1_000_000;
+
+/// Parses a wait such as `50us`, `1ms` or `0ms` into microseconds.
+///
+/// # Errors
+/// A sentence that shows the accepted forms.
+pub fn parse_wait_us(text: &str) -> Result<u32, String> {
+    let bad = |_| format!("{text:?} is no wait; write 50us, 1ms or 0ms");
+    let wait: u64 = match text.strip_suffix("us") {
+        Some(number) => number.parse().map_err(|_| bad(String::new()))?,
+        None => parse_duration_ms(text).map_err(bad)?.saturating_mul(1_000),
+    };
+    u32::try_from(wait)
+        .ok()
+        .filter(|&wait| wait <= MIN_WAIT_US_MAX)
+        .ok_or_else(|| format!("{text} is too long for a shortest wait: 0ms to 1s"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -341,6 +369,16 @@ mod tests {
                 .unwrap_err()
                 .contains("native")
         );
+    }
+
+    #[test]
+    fn waits_are_in_microseconds() {
+        assert_eq!(parse_wait_us("50us"), Ok(50));
+        assert_eq!(parse_wait_us("2ms"), Ok(2_000));
+        assert_eq!(parse_wait_us("1s"), Ok(1_000_000));
+        for bad in ["2s", "us", "5", "-1us", "1000001us"] {
+            assert!(parse_wait_us(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

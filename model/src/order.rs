@@ -72,6 +72,8 @@ pub struct CaptureOrder {
     pub duration_ms: u64,
     /// Kernel frames too.
     pub kernel: bool,
+    /// Off-CPU only: waits shorter than this, in microseconds, are added up under one frame.
+    pub min_wait_us: u32,
     /// What it may use up.
     pub budgets: Budgets,
     /// Silence after which the agent stops by itself, in milliseconds.

@@ -31,6 +31,7 @@ proptest! {
             sample_hz: hz,
             duration_ms: ms,
             kernel: hz.is_multiple_of(2),
+            min_wait_us: hz,
             budgets: Budgets { cpu_pct_max: n, memory_mb_max: hz, stacks_max: 3, output_mb_max: 4 },
             lease_ms: 4_000,
             simulated: hz.is_multiple_of(3).then_some(Simulated { seed: ms, processes: n, stacks: 5, child: true, arm_ms: 6 }),
@@ -51,6 +52,7 @@ fn reports_stats_and_findings() {
             how: "mode A".into(),
             findings: vec![finding.clone()],
             events: vec!["cpu-clock".into(), "cycles".into()],
+            probes: vec!["on-cpu".into(), "off-cpu".into()],
         }],
         gateways: vec![GatewayProcess {
             pid: 1,

@@ -41,6 +41,7 @@ fn job(hosts: &[SimulatedHost], duration_ms: u64, seed: u64) -> JobSpec {
         sample_hz: HZ,
         duration_ms,
         kernel: true,
+        min_wait_us: 0,
         budgets: Budgets::default(),
         arm_timeout_ms: 5_000,
         simulated: Some(Simulated {

@@ -122,6 +122,7 @@ fn report() -> HostReport {
         how: "scripted".into(),
         findings: Vec::new(),
         events: Vec::new(),
+        probes: Vec::new(),
     };
     HostReport {
         hostname: "simulated".into(),

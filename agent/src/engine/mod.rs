@@ -95,14 +95,17 @@ impl EngineRoom {
         policy: &Policy,
     ) -> Result<(Box<dyn Engine>, SharedRecorder), Finding> {
         if order.probe != Probe::OnCpu {
-            let said = format!("probe {} is not part of this version", order.probe);
+            let said = format!(
+                "probe {} is not part of engine {} in this version",
+                order.probe, order.engine
+            );
             return Err(Finding::new(FindingCode::ProbeUnavailable, said));
         }
         let limits = RecorderLimits {
             nodes_max: order.budgets.stacks_max as usize,
             ..RecorderLimits::default()
         };
-        let recorder = Recorder::new(order.host.as_str(), Measure::on_cpu(), limits);
+        let recorder = Recorder::new(order.host.as_str(), Measure::of(order.probe), limits);
         let recorder = Arc::new(Mutex::new(recorder));
         let engine: Box<dyn Engine> = match order.engine {
             EngineChoice::Native => Box::new(NativeEngine::new(
@@ -136,6 +139,7 @@ pub fn survey(policy: &Policy) -> Vec<EngineReport> {
         how: "not part of this version".to_owned(),
         findings: Vec::new(),
         events: Vec::new(),
+        probes: Vec::new(),
     };
     let simulated = policy.engines.contains(&EngineChoice::Simulated);
     let mut native = native::survey();
@@ -168,6 +172,7 @@ pub fn survey(policy: &Policy) -> Vec<EngineReport> {
             .to_owned(),
             findings: Vec::new(),
             events: Vec::new(),
+            probes: Vec::new(),
         },
     ]
 }

@@ -5,7 +5,7 @@
 use super::{BoxFuture, Engine, Poll, SharedRecorder, Stopped};
 use model::coverage::CaptureStats;
 use model::host::EngineReport;
-use model::job::{Event, Pick, Target};
+use model::job::{Event, Pick, Probe, Target};
 use model::{CaptureOrder, Finding, FindingCode};
 use native::{Armed, NativeConfig, Sampler, TargetSelector};
 
@@ -168,5 +168,6 @@ pub(super) fn survey() -> EngineReport {
         ),
         findings: report.findings,
         events: vec![Event::CpuClock.to_string()],
+        probes: vec![Probe::OnCpu.to_string()],
     }
 }

@@ -233,6 +233,7 @@ pub(crate) mod tests {
             sample_hz: 99,
             duration_ms: 10_000,
             kernel: true,
+            min_wait_us: 0,
             budgets: Budgets::default(),
             lease_ms: 4_000,
             simulated: None,

@@ -110,6 +110,7 @@ fn job(fleet: &Fleet, seconds: u16) -> JobSpec {
         sample_hz: 199,
         duration_ms: u64::from(seconds.clamp(1, 60)) * 1_000,
         kernel: true,
+        min_wait_us: 0,
         budgets: Budgets::default(),
         // A demo on a busy machine should rather wait than fail.
         arm_timeout_ms: 60_000,

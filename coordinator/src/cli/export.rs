@@ -10,7 +10,7 @@ use crate::render::View;
 use anyhow::Context as _;
 use clap::Args;
 use model::format::{ffz, pprof, speedscope};
-use model::profile::Profile;
+use model::profile::{Measure, Profile};
 use serde_json::json;
 use std::path::{Path, PathBuf};
 
@@ -40,7 +40,7 @@ pub struct ExportArgs {
 /// What can be written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ExportFormat {
-    /// `frame;frame;frame count`, the first measure.
+    /// `frame;frame;frame count`, the measure that is drawn.
     Folded,
     /// Google's profile.proto, gzip.
     Pprof,
@@ -134,7 +134,7 @@ pub(super) fn write(
     }
     let bytes = match format {
         ExportFormat::Folded => {
-            let view = View::of(profile, |_| true, 0);
+            let view = View::of(profile, |_| true, Measure::shown(&profile.measures).0);
             return to(out, |sink| {
                 let mut written = Ok(());
                 view.each_folded(|stack, count| {

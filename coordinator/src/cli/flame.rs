@@ -9,6 +9,7 @@ use super::seconds::SecondArgs;
 use super::{COMPLETE, NOTHING};
 use crate::render::{FlameOptions, flame as draw};
 use clap::Args;
+use model::profile::Measure;
 use serde_json::json;
 use std::path::PathBuf;
 
@@ -109,9 +110,12 @@ pub(super) fn refuse_terminal(has_out: bool, output: &Output) -> anyhow::Result<
     ))
 }
 
-/// The unit of the first measure, which must be the same in all inputs.
+/// The unit of the measure that is drawn, which must be the same in all inputs.
 pub(super) fn same_unit(inputs: &[Input]) -> anyhow::Result<String> {
-    let unit = |i: &Input| i.profile.measures.first().map(|m| m.name.clone());
+    let unit = |i: &Input| {
+        let measures = &i.profile.measures;
+        (!measures.is_empty()).then(|| Measure::shown(measures).1)
+    };
     let mut units: Vec<String> = inputs.iter().filter_map(unit).collect();
     units.dedup();
     match units.as_slice() {

@@ -10,7 +10,7 @@ use anyhow::Context as _;
 use model::Finding;
 use model::format::ffz::{AddError, Known, Limits, Want, add_rows, decode_head};
 use model::format::import::{Detection, Import, ImportStats};
-use model::profile::{NodeId, Process, Profile, Series, SeriesId, Values, add_values};
+use model::profile::{Measure, NodeId, Process, Profile, Series, SeriesId, Values, add_values};
 use serde_json::json;
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -84,8 +84,9 @@ pub fn gather(
                     findings: more,
                     ..
                 } = *one;
-                builder.add(&profile, |s| part.has(s), 0, Side::Left);
-                units.extend(profile.measures.first().map(|m| m.name.clone()));
+                let (shown, unit) = Measure::shown(&profile.measures);
+                builder.add(&profile, |s| part.has(s), shown, Side::Left);
+                units.push(unit);
                 names.push(name);
                 lines.push(coverage);
                 findings.extend(more);
@@ -113,16 +114,18 @@ pub fn gather(
         let imported = import.finish().map_err(|e| previous(&texts, e))?;
         let together = in_words(&texts);
         input::refuse_foreign(&together, &imported)?;
-        builder.add(&imported.profile, |_| true, 0, Side::Left);
-        units.extend(imported.profile.measures.first().map(|m| m.name.clone()));
+        let (shown, unit) = Measure::shown(&imported.profile.measures);
+        builder.add(&imported.profile, |_| true, shown, Side::Left);
+        units.push(unit);
         findings.extend(reading::findings(&together, &imported));
         lines.push(reading::coverage(&together, &imported.stats));
         stats = imported.stats;
         detections = texts.into_iter().zip(imported.detections).collect();
     }
     for Sum { profile, lists, .. } in files.sums {
-        units.extend(profile.measures.first().map(|m| m.name.clone()));
-        builder.add_sum(profile, &lists, Side::Left);
+        let (shown, unit) = Measure::shown(&profile.measures);
+        units.push(unit);
+        builder.add_sum(profile, &lists, shown, Side::Left);
     }
     if !files.names.is_empty() {
         lines.push(input::without_coverage(
@@ -166,13 +169,18 @@ struct Sum {
     profile: Profile,
     /// Texts and frames that it has already.
     known: Known,
-    /// For each process group the first measure by node number: most nodes of many hosts have a
+    /// For each process group the measure that is drawn, by node number: most nodes of many hosts have a
     /// value in the end, and a list is found faster than an entry.
     lists: Vec<Vec<u64>>,
 }
 
 impl Sum {
-    fn add(&mut self, bytes: &[u8], group: impl FnMut(&Series) -> Series) -> Result<(), AddError> {
+    fn add(
+        &mut self,
+        bytes: &[u8],
+        shown: usize,
+        group: impl FnMut(&Series) -> Series,
+    ) -> Result<(), AddError> {
         let Self {
             profile,
             known,
@@ -193,9 +201,9 @@ impl Sum {
             if list.len() <= at {
                 list.resize(at + 1, 0);
             }
-            list[at] = list[at].saturating_add(values[0]);
+            list[at] = list[at].saturating_add(values[shown]);
         };
-        let added = add_rows(profile, known, bytes, Limits::FILE, 1, group, row);
+        let added = add_rows(profile, known, bytes, Limits::FILE, shown + 1, group, row);
         profile.totals = tables;
         added
     }
@@ -207,6 +215,7 @@ impl Files {
         let what = || format!("failed to read {name}");
         let bytes = std::fs::read(path).with_context(what)?;
         let (head, _) = decode_head(&bytes, Limits::FILE).with_context(what)?;
+        let (shown, _) = Measure::shown(&head.measures);
         let same = |s: &Sum| s.profile.probe == head.probe && s.profile.measures == head.measures;
         let at = self.sums.iter().position(same);
         let at = at.unwrap_or_else(|| {
@@ -229,7 +238,7 @@ impl Files {
                 ..Series::default()
             }
         };
-        self.sums[at].add(&bytes, group).with_context(what)?;
+        self.sums[at].add(&bytes, shown, group).with_context(what)?;
         self.names.push(name.to_string());
         Ok(())
     }

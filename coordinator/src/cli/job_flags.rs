@@ -9,7 +9,9 @@ use crate::transport::ssh::SshRoom;
 use crate::transport::{Connector, Local, Ssh, direct, local};
 use anyhow::Context as _;
 use clap::Args;
-use model::job::{EngineChoice, Event, JobHost, Pick, Probe, Reach, Target, parse_duration_ms};
+use model::job::{
+    EngineChoice, Event, JobHost, Pick, Probe, Reach, Target, parse_duration_ms, parse_wait_us,
+};
 use model::order::Budgets;
 use model::{HostName, JobSpec};
 use std::path::{Path, PathBuf};
@@ -48,7 +50,8 @@ pub struct JobFlags {
     /// How: auto, native or perf (stap is not part of this version)
     #[arg(long, value_name = "ENGINE")]
     pub engine: Option<EngineChoice>,
-    /// What is measured: on-cpu (others are not part of this version)
+    /// What is measured: on-cpu, or off-cpu for where threads wait (others are not part of this
+    /// version)
     #[arg(long, value_name = "PROBE")]
     pub probe: Option<Probe>,
     /// By which event: cpu-clock, or cycles (by perf, where the processor's counters can be used)
@@ -57,6 +60,9 @@ pub struct JobFlags {
     /// Samples a second and CPU [default: 99]
     #[arg(long, value_name = "HZ")]
     pub hz: Option<u32>,
+    /// With --probe off-cpu: waits shorter than this are added up under one frame [default: 0ms]
+    #[arg(long, value_name = "TIME", value_parser = parse_wait_us)]
+    pub min_wait: Option<u32>,
     /// For how long, such as 30s or 2m [default: 30s]
     #[arg(long, value_name = "TIME", value_parser = parse_duration_ms)]
     pub duration: Option<u64>,
@@ -117,6 +123,7 @@ impl JobFlags {
                 sample_hz: 99,
                 duration_ms: 30_000,
                 kernel: true,
+                min_wait_us: 0,
                 budgets: Budgets::default(),
                 arm_timeout_ms: 10_000,
                 simulated: None,
@@ -176,6 +183,7 @@ impl JobFlags {
         job.probe = self.probe.unwrap_or(job.probe);
         job.event = self.event.unwrap_or(job.event);
         job.sample_hz = self.hz.unwrap_or(job.sample_hz);
+        job.min_wait_us = self.min_wait.unwrap_or(job.min_wait_us);
         job.duration_ms = self.duration.unwrap_or(job.duration_ms);
         job.arm_timeout_ms = self.arm_timeout.unwrap_or(job.arm_timeout_ms);
         if let Some(title) = &self.title {
@@ -188,9 +196,9 @@ impl JobFlags {
             );
             return Err(usage(said));
         }
-        if job.probe != Probe::OnCpu {
+        if !matches!(job.probe, Probe::OnCpu | Probe::OffCpu) {
             let said = format!(
-                "probe {} is not part of this version; use on-cpu",
+                "probe {} is not part of this version; use on-cpu or off-cpu",
                 job.probe
             );
             return Err(usage(said));
@@ -275,6 +283,7 @@ impl JobFlags {
             probe: None,
             event: None,
             hz: None,
+            min_wait: None,
             duration: None,
             arm_timeout: None,
             title: None,

@@ -9,6 +9,7 @@ use crate::compare::{By, Ranking, top};
 use crate::render::{count, findings_text, percent, printable, table};
 use crate::store::RunRecord;
 use clap::Args;
+use model::profile::Measure;
 use serde_json::json;
 use std::fmt::Write as _;
 
@@ -35,7 +36,8 @@ pub fn show(args: &ShowArgs, output: &Output) -> anyhow::Result<u8> {
             args.run
         )));
     };
-    let frames = top(&input.profile, |s| input.part.has(s), 0, By::SelfValue);
+    let (shown, _) = Measure::shown(&input.profile.measures);
+    let frames = top(&input.profile, |s| input.part.has(s), shown, By::SelfValue);
     if output.json {
         let rows = &frames.rows[..frames.rows.len().min(20)];
         output.document(&json!({ "run": record, "samples": frames.whole, "top": rows }))?;

@@ -8,6 +8,7 @@ use super::{COMPLETE, NOTHING};
 use crate::compare::{By, top as roll_up};
 use crate::render::{count, percent, table};
 use clap::Args;
+use model::profile::Measure;
 use serde_json::json;
 
 /// Arguments of `top`.
@@ -50,13 +51,9 @@ fn parse_by(text: &str) -> Result<By, String> {
 
 pub fn top(args: &TopArgs, output: &Output) -> anyhow::Result<u8> {
     let input = input::read(&args.input, &args.root, &args.how, output)?;
-    let frames = roll_up(&input.profile, |s| input.part.has(s), 0, args.by);
+    let (shown, unit) = Measure::shown(&input.profile.measures);
+    let frames = roll_up(&input.profile, |s| input.part.has(s), shown, args.by);
     let rows = &frames.rows[..frames.rows.len().min(args.rows)];
-    let unit = input
-        .profile
-        .measures
-        .first()
-        .map_or("samples", |m| m.name.as_str());
     if output.json {
         output.document(&json!({
             "input": input.name, "coverage": input.coverage, "unit": unit, "whole": frames.whole,

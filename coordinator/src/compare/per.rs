@@ -76,7 +76,7 @@ impl Per {
     #[must_use]
     pub fn measure(self, profile: &Profile) -> Option<(usize, f64)> {
         if self == Self::Share {
-            return Some((0, 1.0));
+            return Some((Measure::shown(&profile.measures).0, 1.0));
         }
         let cpu = |m: &Measure| m.name == "cpu" && m.unit == "ns";
         let at = profile.measures.iter().position(cpu)?;

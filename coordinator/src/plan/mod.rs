@@ -68,6 +68,7 @@ fn decide(run: RunId, job: &JobSpec, host: &HostName, report: &HostReport) -> Ho
         sample_hz: job.sample_hz,
         duration_ms: job.duration_ms,
         kernel: job.kernel,
+        min_wait_us: job.min_wait_us,
         budgets: job.budgets,
         lease_ms: LEASE_MS,
         simulated: if engine == EngineChoice::Simulated {
@@ -93,17 +94,13 @@ fn choose_engine(
     job: &JobSpec,
     report: &HostReport,
 ) -> Result<(EngineChoice, String), Vec<Finding>> {
-    if job.probe != Probe::OnCpu {
-        let said = format!("probe {} is not part of this version", job.probe);
-        return Err(vec![Finding::new(FindingCode::ProbeUnavailable, said)]);
-    }
     let (candidates, why) = match job.engine {
         EngineChoice::Auto => (&AUTO[..], "the best that can run here"),
         _ => (std::slice::from_ref(&job.engine), "as asked"),
     };
     let mut against = Vec::new();
     for &engine in candidates {
-        match can_run(engine, job.event, report) {
+        match can_run(engine, job, report) {
             Ok(how) => {
                 let mut reason = format!("{why}: {engine}, {how}");
                 let words: Vec<String> = against
@@ -118,38 +115,66 @@ fn choose_engine(
             Err(why) => against.push((engine, why)),
         }
     }
-    Err(refused(against, report))
+    Err(refused(against, job, report))
 }
 
 /// How an engine would run on a host, or why it cannot.
-fn can_run(engine: EngineChoice, event: Event, report: &HostReport) -> Result<&str, String> {
+fn can_run<'r>(
+    engine: EngineChoice,
+    job: &JobSpec,
+    report: &'r HostReport,
+) -> Result<&'r str, String> {
     let Some(known) = report.engine(&engine.to_string()) else {
         return Err(format!("{engine}: the agent knows no engine of this name"));
     };
     if !known.can_run {
         return Err(format!("{engine}: {}", known.how));
     }
-    if !known.has_event(event) {
-        let has = if known.events.is_empty() {
-            Event::CpuClock.to_string()
-        } else {
-            known.events.join(", ")
-        };
+    if !known.has_probe(job.probe) {
+        let has = words_or(&known.probes, Probe::OnCpu.to_string());
+        return Err(format!("{engine}: no probe {} here, only {has}", job.probe));
+    }
+    let event = job.event;
+    // Only samples of CPU time are taken by one event or another.
+    if job.probe == Probe::OnCpu && !known.has_event(event) {
+        let has = words_or(&known.events, Event::CpuClock.to_string());
         return Err(format!("{engine}: no event {event} here, only {has}"));
     }
     Ok(&known.how)
 }
 
+fn words_or(words: &[String], none: String) -> String {
+    if words.is_empty() {
+        none
+    } else {
+        words.join(", ")
+    }
+}
+
 /// One finding that says of each engine why not, after what the engines themselves have found.
-fn refused(against: Vec<(EngineChoice, String)>, report: &HostReport) -> Vec<Finding> {
+fn refused(
+    against: Vec<(EngineChoice, String)>,
+    job: &JobSpec,
+    report: &HostReport,
+) -> Vec<Finding> {
     let mut findings: Vec<Finding> = against
         .iter()
         .filter_map(|(engine, _)| report.engine(&engine.to_string()))
         .filter(|engine| !engine.can_run)
         .flat_map(|engine| engine.findings.iter().cloned())
         .collect();
+    let lacks_probe = |e: &model::host::EngineReport| e.can_run && !e.has_probe(job.probe);
+    let code = if against
+        .iter()
+        .filter_map(|(engine, _)| report.engine(&engine.to_string()))
+        .any(lacks_probe)
+    {
+        FindingCode::ProbeUnavailable
+    } else {
+        FindingCode::EngineUnavailable
+    };
     let words: Vec<String> = against.into_iter().map(|(_, why)| why).collect();
-    let finding = Finding::new(FindingCode::EngineUnavailable, words.join("; "));
+    let finding = Finding::new(code, words.join("; "));
     findings.push(finding);
     findings.extend(report.findings.iter().cloned());
     findings
@@ -178,6 +203,7 @@ mod tests {
             sample_hz: 99,
             duration_ms: 1_000,
             kernel: true,
+            min_wait_us: 0,
             budgets: Budgets::default(),
             arm_timeout_ms: 1_000,
             simulated: None,
@@ -196,6 +222,7 @@ mod tests {
                 vec![Finding::new(code, word)]
             },
             events: events.iter().map(ToString::to_string).collect(),
+            probes: vec![],
         }
     }
 
@@ -270,6 +297,43 @@ mod tests {
         let decision = decided(&cycles, true, true);
         assert!(decision.order.is_none());
         assert_eq!(decision.findings[0].code, FindingCode::EngineUnavailable);
+    }
+
+    #[test]
+    fn a_probe_is_taken_where_an_engine_has_it_and_else_refused_by_its_name() {
+        let mut off = job(EngineChoice::Auto);
+        off.probe = Probe::OffCpu;
+        // An event means nothing to a probe that does not sample CPU time.
+        off.event = Event::Cycles;
+        let mut report = HostReport {
+            engines: vec![
+                engine("native", true, &[]),
+                engine("perf", true, &["cpu-clock"]),
+            ],
+            ..HostReport::default()
+        };
+        let decide = |job: &JobSpec, report: &HostReport| {
+            let reports = BTreeMap::from([(HostName::new("a").unwrap(), report.clone())]);
+            let plan = plan(RunId::from_parts(1, 1), job, &reports);
+            plan.hosts.into_values().next().unwrap()
+        };
+        let refused = decide(&off, &report);
+        assert!(refused.order.is_none());
+        assert_eq!(refused.findings[0].code, FindingCode::ProbeUnavailable);
+        assert!(
+            refused
+                .reason
+                .contains("native: no probe off-cpu here, only on-cpu")
+        );
+        report.engines[0].probes = vec!["on-cpu".into(), "off-cpu".into()];
+        let order = decide(&off, &report).order.unwrap();
+        assert_eq!(
+            (order.engine, order.probe),
+            (EngineChoice::Native, Probe::OffCpu)
+        );
+        off.engine = EngineChoice::Perf;
+        let refused = decide(&off, &report);
+        assert!(refused.order.is_none(), "native was not asked for");
     }
 
     #[test]

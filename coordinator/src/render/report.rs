@@ -6,7 +6,7 @@ use super::table::{count, percent, printable};
 use crate::compare::{By, top};
 use crate::store::RunRecord;
 use model::Severity;
-use model::profile::Profile;
+use model::profile::{Measure, Profile};
 use std::fmt::Write as _;
 
 /// Sentences of rankings by other denominators.
@@ -99,11 +99,8 @@ fn hosts(out: &mut String, record: &RunRecord) {
 }
 
 fn frames(out: &mut String, profile: &Profile) {
-    let unit = profile
-        .measures
-        .first()
-        .map_or("samples", |m| m.name.as_str());
-    let all = top(profile, |_| true, 0, By::SelfValue);
+    let (shown, unit) = Measure::shown(&profile.measures);
+    let all = top(profile, |_| true, shown, By::SelfValue);
     let _ = writeln!(
         out,
         "## Top frames\n\nOf {} {unit} on all hosts together.\n",

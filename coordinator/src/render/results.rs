@@ -9,7 +9,7 @@ use super::report::report;
 use super::view::{Side, View, ViewBuilder};
 use crate::compare::{self, Per};
 use crate::store::{RunDir, RunRecord, StoreError};
-use model::profile::{Profile, Series};
+use model::profile::{Measure, Profile, Series};
 use model::{Coverage, Finding, FindingCode, HostName};
 use std::io;
 
@@ -29,17 +29,14 @@ pub fn write_all(
     } else {
         record.title.clone()
     };
-    let unit = profile
-        .measures
-        .first()
-        .map_or("samples", |m| m.name.as_str());
+    let (shown, unit) = Measure::shown(&profile.measures);
     let options = |about: &str, coverage: &Coverage| FlameOptions {
         title: format!("{title}: {about}"),
         coverage: coverage.line(),
-        unit: unit.to_owned(),
+        unit: unit.clone(),
         ..FlameOptions::default()
     };
-    let merged = View::of(profile, |_| true, 0);
+    let merged = View::of(profile, |_| true, shown);
     run.write("merged.folded", merged.folded().as_bytes())?;
     let picture = flame(&merged, &options("all hosts", &record.coverage));
     let mut pictures = fleet_pictures(run, profile, record, &title)?;
@@ -52,14 +49,14 @@ pub fn write_all(
     findings.extend(refused);
     for host in &hosts {
         let name = host.as_str();
-        let view = View::of(profile, |s| s.host == name, 0);
+        let view = View::of(profile, |s| s.host == name, shown);
         run.write(&format!("hosts/{host}.folded"), view.folded().as_bytes())?;
         let picture = flame(&view, &options(name, &only(&record.coverage, name)));
         run.write(&format!("hosts/{host}.svg"), drawn(picture)?.as_bytes())?;
         if hosts.len() > 1 {
             let mut both = ViewBuilder::default();
-            both.add(profile, |s| s.host != name, 0, Side::Left);
-            both.add(profile, |s| s.host == name, 0, Side::Right);
+            both.add(profile, |s| s.host != name, shown, Side::Left);
+            both.add(profile, |s| s.host == name, shown, Side::Right);
             let about = format!("{name} against the rest");
             let options = options(&about, &record.coverage);
             let (rest, own) = (|s: &Series| s.host != name, |s: &Series| s.host == name);

@@ -121,7 +121,7 @@ impl ViewBuilder {
 
     /// Adds a sum that nobody else needs: its totals, and values that stand beside them, one list by
     /// node number for each series.
-    pub fn add_sum(&mut self, profile: Profile, lists: &[Vec<u64>], side: Side) {
+    pub fn add_sum(&mut self, profile: Profile, lists: &[Vec<u64>], measure: usize, side: Side) {
         if let ([values], [series]) = (lists, profile.series.as_slice())
             && profile.totals.is_empty()
             && self.view.tree.is_empty()
@@ -135,7 +135,7 @@ impl ViewBuilder {
             let rows = (0_u32..).map(NodeId).zip(values.iter().copied());
             self.add_rows(&profile, &mut numbers, series, rows, side);
         }
-        self.add(&profile, |_| true, 0, side);
+        self.add(&profile, |_| true, measure, side);
     }
 
     /// A view that begins with one process group takes the tree as it is, instead of looking up every
@@ -400,11 +400,11 @@ mod tests {
             }).collect();
             let mut builder = ViewBuilder::default();
             if first {
-                builder.add_sum(Profile::new("on-cpu", Measure::on_cpu()), &[], Side::Left);
+                builder.add_sum(Profile::new("on-cpu", Measure::on_cpu()), &[], 0, Side::Left);
             } else {
                 builder.add(&whole, |_| true, 0, Side::Right); // not the first: looked up
             }
-            builder.add_sum(sum, &lists, Side::Left);
+            builder.add_sum(sum, &lists, 0, Side::Left);
             // More can be added to it.
             builder.add(&whole, |_| true, 0, Side::Right);
             let quickly = builder.build();

@@ -2,7 +2,7 @@
 //! differs from the command line's.
 
 use model::destination::Destination;
-use model::job::{DURATION_MS_MAX, parse_duration_ms};
+use model::job::{DURATION_MS_MAX, parse_duration_ms, parse_wait_us};
 use model::job::{EngineChoice, Event, JobHost, Pick, Probe, Reach, SAMPLE_HZ_MAX, Target};
 use model::order::{Budgets, Simulated};
 use model::{HostName, JobSpec};
@@ -35,6 +35,8 @@ pub(super) struct RawJob {
     event: Option<Word<Event>>,
     #[serde(default)]
     sample_hz: Option<Hz>,
+    #[serde(default)]
+    min_wait: Option<Word<Wait>>,
     #[serde(default)]
     duration: Option<Duration<100>>,
     #[serde(default)]
@@ -154,6 +156,7 @@ impl RawJob {
             sample_hz: self.sample_hz.map_or(99, |hz| hz.0),
             duration_ms: self.duration.map_or(30_000, |d| d.0),
             kernel: self.kernel.unwrap_or(true),
+            min_wait_us: self.min_wait.map_or(0, |w| w.0.0),
             budgets: Budgets {
                 cpu_pct_max: self.budgets.cpu_pct_max.unwrap_or(none.cpu_pct_max),
                 memory_mb_max: self.budgets.memory_mb_max.unwrap_or(none.memory_mb_max),
@@ -249,6 +252,16 @@ impl FromStr for Address {
                 "{text:?} is no address; write ADDR:PORT, such as 10.0.0.7:7443 or [fd00::7]:7443"
             )),
         }
+    }
+}
+
+/// A wait with its unit.
+struct Wait(u32);
+
+impl FromStr for Wait {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        parse_wait_us(text).map(Self)
     }
 }
 

@@ -235,6 +235,7 @@ pub(crate) mod tests {
             sample_hz: 99,
             duration_ms: 30_000,
             kernel: true,
+            min_wait_us: 0,
             budgets: Budgets::default(),
             arm_timeout_ms: 10_000,
             simulated: None,

@@ -1,6 +1,7 @@
 //! What a number in a profile means. In: names and units. Out: rows of values.
 //! Never: two different measures in one sum.
 
+use crate::job::Probe;
 use serde::{Deserialize, Serialize};
 
 /// Most measures that one probe has (off-CPU: events, blocked, runqueue).
@@ -42,9 +43,56 @@ impl Measure {
         vec![Self::new("samples", "count"), Self::new("cpu", "ns")]
     }
 
+    /// The measures of off-CPU capture: how often a thread left its CPU, how long it waited for
+    /// something, and how long for a CPU.
+    #[must_use]
+    pub fn off_cpu() -> Vec<Self> {
+        vec![
+            Self::new("events", "count"),
+            Self::new("blocked", "ns"),
+            Self::new("runqueue", "ns"),
+        ]
+    }
+
+    /// The measures of a probe.
+    #[must_use]
+    pub fn of(probe: Probe) -> Vec<Self> {
+        match probe {
+            Probe::OffCpu => Self::off_cpu(),
+            _ => Self::on_cpu(),
+        }
+    }
+
+    /// Which of a profile's measures is drawn and ranked, and what its unit is called: the first
+    /// one, except that a count of waits says nothing about their length.
+    #[must_use]
+    pub fn shown(measures: &[Self]) -> (usize, String) {
+        let blocked = measures.iter().position(|m| m.name == "blocked");
+        let at = blocked.unwrap_or(0);
+        let unit = match measures.get(at) {
+            Some(m) if m.unit == "count" => m.name.clone(),
+            Some(m) => format!("{} {}", m.unit, m.name),
+            None => "samples".to_owned(),
+        };
+        (at, unit)
+    }
+
     /// The one measure that text formats carry.
     #[must_use]
     pub fn samples_only() -> Vec<Self> {
         vec![Self::new("samples", "count")]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_are_shown_by_their_length_and_samples_by_their_number() {
+        let shown = |probe| Measure::shown(&Measure::of(probe));
+        assert_eq!(shown(Probe::OnCpu), (0, "samples".to_owned()));
+        assert_eq!(shown(Probe::OffCpu), (1, "ns blocked".to_owned()));
+        assert_eq!(Measure::shown(&[]), (0, "samples".to_owned()));
     }
 }

@@ -7,7 +7,7 @@ use model::host::{EngineReport, GatewayProcess};
 
 /// Most gateway processes of one report.
 const PROCESSES_MAX: usize = 4_096;
-/// Most events of one engine.
+/// Most events, and most probes, of one engine.
 const EVENTS_MAX: usize = 16;
 
 impl From<&HostReport> for v1::HostReport {
@@ -18,6 +18,7 @@ impl From<&HostReport> for v1::HostReport {
             how: e.how.clone(),
             findings: to_wire(&e.findings),
             events: e.events.clone(),
+            probes: e.probes.clone(),
         };
         let gateway = |g: &GatewayProcess| v1::GatewayProcess {
             pid: g.pid,
@@ -49,6 +50,7 @@ impl From<v1::HostReport> for HostReport {
             how: e.how,
             findings: from_wire(e.findings),
             events: e.events.into_iter().take(EVENTS_MAX).collect(),
+            probes: e.probes.into_iter().take(EVENTS_MAX).collect(),
         };
         let gateway = |g: v1::GatewayProcess| GatewayProcess {
             pid: g.pid,

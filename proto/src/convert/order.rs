@@ -19,6 +19,7 @@ impl From<&CaptureOrder> for v1::CaptureOrder {
             sample_hz: o.sample_hz,
             duration_ms: o.duration_ms,
             kernel: o.kernel,
+            min_wait_us: o.min_wait_us,
             budgets: Some(v1::Budgets {
                 cpu_pct_max: o.budgets.cpu_pct_max,
                 memory_mb_max: o.budgets.memory_mb_max,
@@ -56,6 +57,7 @@ impl TryFrom<v1::CaptureOrder> for CaptureOrder {
             sample_hz: o.sample_hz,
             duration_ms: o.duration_ms,
             kernel: o.kernel,
+            min_wait_us: o.min_wait_us,
             budgets: Budgets {
                 cpu_pct_max: budgets.cpu_pct_max,
                 memory_mb_max: budgets.memory_mb_max,

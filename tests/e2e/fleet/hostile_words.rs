@@ -234,6 +234,7 @@ async fn run(out: &Path, told: Lie) -> RunRecord {
         sample_hz: 50,
         duration_ms: 2_000,
         kernel: true,
+        min_wait_us: 0,
         budgets: Budgets::default(),
         arm_timeout_ms: 5_000,
         simulated: Some(Simulated {

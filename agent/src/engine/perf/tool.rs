@@ -74,6 +74,7 @@ pub(in crate::engine) fn survey(may_sample: bool) -> EngineReport {
         how,
         findings,
         events: Vec::new(),
+        probes: Vec::new(),
     };
     let perf = match find() {
         Ok(perf) => perf,
@@ -120,6 +121,7 @@ pub(in crate::engine) fn survey(may_sample: bool) -> EngineReport {
         ),
         findings,
         events,
+        probes: Vec::new(),
     }
 }
 
