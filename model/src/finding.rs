@@ -198,6 +198,12 @@ finding_codes! {
         "Shares stay right if the loss is even. Lower --hz if the share is above a few percent.";
     SamplerSlow, "sampler-slow", Warning, "Handling a sample took longer than its bound, and the sample was dropped and counted.",
         "Lower --hz, or name fewer targets.";
+    WaitsThinned, "waits-thinned", Note, "There were more switches than stacks are taken; each stack stands for several of its thread.",
+        "Nothing to do where stacks and switch records agree; else name fewer processes.";
+    WaitsUnpaired, "waits-unpaired", Warning, "Some waits have no beginning or no end, because records were lost; they are in no stack.",
+        "Name fewer processes (--pick busiest:N).";
+    WaitsUnseen, "waits-unseen", Note, "Some threads waited from before the capture until after it, so that nothing is known of them.",
+        "Nothing to do if they are idle; capture longer if they are not.";
     FewSamples, "few-samples", Note, "There are too few samples for fine differences to mean anything.",
         "Capture longer, or at a higher rate.";
     NothingCaptured, "nothing-captured", Error, "Not a single stack was captured.",

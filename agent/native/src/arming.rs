@@ -1,7 +1,7 @@
 //! Everything before the first sample. In: the order. Out: threads that wait for the start.
 //! Never: a half-armed sampler (what was started ends when it is dropped).
 
-use crate::attr::{self, EventPlan, Scope};
+use crate::attr::{self, EventPlan, Scope, Trigger};
 use crate::budget::{self, Budget, BudgetRequest};
 use crate::capture::{CpuSampler, INTERPOSED_WORDS, Losses, PidSet, Shared, Slot};
 use crate::check::{best_priority, kernel_symbols, permitted};
@@ -11,6 +11,7 @@ use crate::dither::Dither;
 use crate::drain::{Drain, lock};
 use crate::interpose::InterposedUnwinder;
 use crate::mode::{Mode, Priority};
+use crate::offcpu::SwitchChannel;
 use crate::registry::Registry;
 use crate::ring::Ring;
 use crate::sampler::{Armed, Sampler, run_drain, run_scanner};
@@ -37,6 +38,9 @@ pub(crate) struct CpuThread {
 const SIDE_EVENTS: usize = 16_384;
 /// Most descriptors for events of single threads.
 const TASK_FDS_MAX: usize = 16_384;
+/// Stack that is copied at a switch, which holds up whoever runs next; a longer one is read while
+/// the thread waits.
+const WAITING_STACK_BYTES: u32 = 8 << 10;
 /// Fewest data pages of a ring that are worth a try.
 const RING_PAGES_MIN: usize = 8;
 
@@ -67,7 +71,7 @@ pub(crate) fn arm(
     // The CPUs are not known before the targets are, and the buffers not before the CPUs; the
     // scanner only needs the filter, so it looks first with a filter of its own.
     let cpus = {
-        let shared = Arc::new(shared_state(None, 0, None));
+        let shared = Arc::new(shared_state(None, 0, None, None));
         let mut look = Scanner::new(config.clone(), shared, Arc::default(), recorder.clone());
         look.scan();
         look.cpus()
@@ -75,14 +79,24 @@ pub(crate) fn arm(
     let request = BudgetRequest {
         budget_bytes: config.memory_budget_bytes,
         cpus: cpus.len(),
-        sample_hz: config.sample_hz,
-        stack_copy_bytes: config.stack_copy_bytes,
+        sample_hz: config.stacks_hz(),
+        stack_copy_bytes: if config.is_off_cpu() {
+            config.stack_copy_bytes.min(WAITING_STACK_BYTES)
+        } else {
+            config.stack_copy_bytes
+        },
         stack_extension_bytes: config.stack_extension_bytes,
         page_bytes: sys::page_size(),
     };
     let budget = budget::plan(&request);
     findings.extend(limits(&budget, &request, permitted.cpu_wide));
-    let shared = Arc::new(shared_state(Some(&budget), clock.offset_ns, interposed));
+    let switches = config.is_off_cpu().then(|| SwitchChannel::new(cpus.len()));
+    let shared = Arc::new(shared_state(
+        Some(&budget),
+        clock.offset_ns,
+        interposed,
+        switches,
+    ));
     let mut scanner = Scanner::new(
         config.clone(),
         shared.clone(),
@@ -102,7 +116,11 @@ pub(crate) fn arm(
         findings.push(finding);
     }
     let plan = EventPlan {
-        period_ns: config.period_ns(),
+        trigger: if config.is_off_cpu() {
+            Trigger::Switches(1)
+        } else {
+            Trigger::CpuClock(config.period_ns())
+        },
         stack_copy_bytes: budget.stack_copy_bytes,
         features: permitted.features,
     };
@@ -157,6 +175,7 @@ pub(crate) fn shared_state(
     budget: Option<&Budget>,
     clock_offset: u64,
     interposed: Option<Arc<dyn InterposedUnwinder>>,
+    switches: Option<SwitchChannel>,
 ) -> Shared {
     let (slots, slot_bytes) = budget.map_or((1, 0), |b| (b.slots, b.slot_bytes));
     let (extensions, extension_bytes) =
@@ -172,6 +191,7 @@ pub(crate) fn shared_state(
         clock_offset,
         stop: AtomicBool::new(false),
         losses: Losses::default(),
+        switches,
         interposed,
     };
     let words = if shared.interposed.is_some() {
@@ -248,13 +268,13 @@ fn start_cpu_threads(
 ) -> Result<Vec<(usize, Arc<OwnedFd>)>, Finding> {
     let (sender, receiver) = mpsc::channel();
     let failed = |why: String| Finding::new(FindingCode::EngineFailed, why);
-    for &cpu in cpus {
+    for (index, &cpu) in cpus.iter().enumerate() {
         let (shared, sender) = (sampler.shared.clone(), sender.clone());
         let (cpu_wide, pages) = (sampler.mode.cpu_wide, budget.ring_pages);
         let handle = std::thread::Builder::new()
             .name(format!("ff-cpu-{cpu}"))
             .stack_size(256 << 10)
-            .spawn(move || cpu_thread(cpu, cpu_wide, plan, pages, &shared, sender))
+            .spawn(move || cpu_thread((index, cpu), cpu_wide, plan, pages, &shared, sender))
             .map_err(|e| failed(format!("start a thread: {e}")))?;
         sampler.cpu_threads.push(CpuThread { handle });
     }
@@ -298,7 +318,7 @@ fn start_cpu_threads(
 }
 
 fn cpu_thread(
-    cpu: usize,
+    (index, cpu): (usize, usize),
     cpu_wide: bool,
     plan: EventPlan,
     pages: usize,
@@ -323,15 +343,21 @@ fn cpu_thread(
         fd: fd.clone(),
         tid: u32::try_from(sys::thread_id()).unwrap_or(0),
     };
+    let period_ns = match plan.trigger {
+        Trigger::CpuClock(period_ns) => period_ns,
+        Trigger::Switches(_) => 1,
+    };
     let mut sampler = CpuSampler {
         fd,
+        index,
         ring,
         exclusive: priority == Priority::Fifo,
         samples_itself: cpu_wide,
-        dither: Dither::new(plan.period_ns, cpu as u64),
-        period_ns: plan.period_ns,
+        dither: Dither::new(period_ns, cpu as u64),
+        period_ns,
         restarted: 0,
         countdown: 1,
+        taken: (0, 0),
     };
     if sender.send(Ok(ready)).is_err() {
         return 0;

@@ -20,6 +20,9 @@ pub enum Scope {
 pub struct Features {
     /// Kernel frames.
     pub kernel: bool,
+    /// `attr.inherit_thread` (5.13): events of a thread go over to threads that it starts, and not
+    /// to processes, which the scanner finds by itself.
+    pub inherit_thread: bool,
     /// `attr.comm_exec` (3.16): tell exec from rename.
     pub comm_exec: bool,
     /// `attr.use_clockid` (4.1): stamp with `CLOCK_MONOTONIC`.
@@ -38,6 +41,7 @@ impl Features {
     pub fn all(kernel: bool) -> Self {
         Self {
             kernel,
+            inherit_thread: true,
             comm_exec: true,
             clockid: true,
             mmap2: true,
@@ -50,7 +54,15 @@ impl Features {
     /// dropped. Newest first.
     #[must_use]
     pub fn weaker(self) -> Option<(Self, &'static str)> {
-        Some(if self.clockid {
+        Some(if self.inherit_thread {
+            (
+                Self {
+                    inherit_thread: false,
+                    ..self
+                },
+                "inherit_thread (Linux 5.13)",
+            )
+        } else if self.clockid {
             (
                 Self {
                     clockid: false,
@@ -97,11 +109,20 @@ impl Features {
     }
 }
 
+/// What makes a sampling event fire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trigger {
+    /// The CPU clock, each time that so many nanoseconds went by.
+    CpuClock(u64),
+    /// Every so manyth time that the thread leaves its CPU; each time there is a switch record.
+    Switches(u64),
+}
+
 /// What is asked of the sampling event.
 #[derive(Clone, Copy, Debug)]
 pub struct EventPlan {
-    /// First period in nanoseconds.
-    pub period_ns: u64,
+    /// When it fires.
+    pub trigger: Trigger,
     /// Stack bytes to copy.
     pub stack_copy_bytes: u32,
     /// Optional parts.
@@ -127,13 +148,30 @@ fn base(features: Features) -> perf::perf_event_attr {
 
 fn sampling(plan: &EventPlan, scope: Scope) -> perf::perf_event_attr {
     let mut attr = base(plan.features);
-    attr.config = u64::from(perf::PERF_COUNT_SW_CPU_CLOCK);
-    attr.__bindgen_anon_1.sample_period = plan.period_ns;
+    // A software event that must tell its period is sampled each time, whatever its period is
+    // (`perf_swevent_event` in kernel/events/core.c). An address takes as many bytes.
+    let (config, period, told) = match plan.trigger {
+        Trigger::CpuClock(period_ns) => (
+            perf::PERF_COUNT_SW_CPU_CLOCK,
+            period_ns,
+            perf::PERF_SAMPLE_PERIOD,
+        ),
+        Trigger::Switches(every) => (
+            perf::PERF_COUNT_SW_CONTEXT_SWITCHES,
+            every,
+            perf::PERF_SAMPLE_ADDR,
+        ),
+    };
+    attr.config = u64::from(config);
+    attr.__bindgen_anon_1.sample_period = period;
+    if matches!(plan.trigger, Trigger::Switches(_)) {
+        attr.set_context_switch(1);
+    }
     attr.sample_type = [
         perf::PERF_SAMPLE_IP,
         perf::PERF_SAMPLE_TID,
         perf::PERF_SAMPLE_TIME,
-        perf::PERF_SAMPLE_PERIOD,
+        told,
         perf::PERF_SAMPLE_CALLCHAIN,
         perf::PERF_SAMPLE_REGS_USER,
         perf::PERF_SAMPLE_STACK_USER,
@@ -153,6 +191,7 @@ fn sampling(plan: &EventPlan, scope: Scope) -> perf::perf_event_attr {
     attr.set_task(1);
     if matches!(scope, Scope::Task(..)) {
         attr.set_inherit(1);
+        attr.set_inherit_thread(u64::from(plan.features.inherit_thread));
     }
     attr
 }
@@ -214,9 +253,18 @@ pub fn open_with_ladder(
     mut plan: EventPlan,
     scope: Scope,
 ) -> io::Result<(OwnedFd, Features, Vec<&'static str>)> {
+    // It means nothing to an event of a whole CPU, and must not be missed there.
+    plan.features.inherit_thread &= matches!(scope, Scope::Task(..));
+    ladder(plan, |plan| open_sampling(plan, scope))
+}
+
+fn ladder<T>(
+    mut plan: EventPlan,
+    mut open: impl FnMut(&EventPlan) -> io::Result<T>,
+) -> io::Result<(T, Features, Vec<&'static str>)> {
     let mut dropped = Vec::new();
     loop {
-        match open_sampling(&plan, scope) {
+        match open(&plan) {
             Ok(fd) => return Ok((fd, plan.features, dropped)),
             Err(error) if is_unknown_attribute(&error) => match plan.features.weaker() {
                 Some((features, what)) => {
@@ -242,11 +290,68 @@ mod tests {
             features = weaker;
             dropped.push(what);
         }
-        assert_eq!(dropped.len(), 5);
+        assert_eq!(dropped.len(), 6);
         assert!(
             features.kernel,
             "a weaker kernel does not cost kernel frames"
         );
         assert!(!features.clockid && !features.mmap2 && !features.cloexec);
+    }
+
+    /// Kernels by what they know, newest first: release, then whether it has inherit_thread,
+    /// use_clockid, comm_exec, FD_CLOEXEC and mmap2.
+    const KERNELS: [(&str, [bool; 5]); 5] = [
+        ("6.1", [true; 5]),
+        ("5.4", [false, true, true, true, true]),
+        ("3.18", [false, false, true, true, true]),
+        ("3.14", [false, false, false, true, true]),
+        ("3.10", [false; 5]),
+    ];
+
+    /// What such a kernel says to an attribute.
+    fn kernel(knows: [bool; 5], asked: &Features) -> io::Result<()> {
+        let asks = [
+            asked.inherit_thread,
+            asked.clockid,
+            asked.comm_exec,
+            asked.cloexec,
+            asked.mmap2,
+        ];
+        if asks.iter().zip(knows).all(|(asks, knows)| knows || !asks) {
+            Ok(())
+        } else {
+            Err(io::Error::from_raw_os_error(libc::EINVAL))
+        }
+    }
+
+    #[test]
+    fn an_old_kernel_gets_what_it_knows_and_each_feature_that_it_lacks_is_named() {
+        let plan = EventPlan {
+            trigger: Trigger::CpuClock(1),
+            stack_copy_bytes: 8,
+            features: Features::all(true),
+        };
+        for (release, knows) in KERNELS {
+            let (_, features, dropped) =
+                ladder(plan, |plan| kernel(knows, &plan.features)).expect(release);
+            assert_eq!(
+                [
+                    features.inherit_thread,
+                    features.clockid,
+                    features.comm_exec,
+                    features.cloexec,
+                    features.mmap2
+                ],
+                knows,
+                "{release}"
+            );
+            let lacks = knows.iter().filter(|k| !**k).count();
+            assert_eq!(dropped.len(), lacks, "{release}: {dropped:?}");
+        }
+        let refused = ladder(plan, |_| {
+            Err::<(), _>(io::Error::from_raw_os_error(libc::EACCES))
+        });
+        let error = refused.expect_err("a refusal is no old kernel");
+        assert_eq!(error.raw_os_error(), Some(libc::EACCES));
     }
 }

@@ -4,6 +4,7 @@
 
 use crate::dither::Dither;
 use crate::interpose::{CaptureContext, InterposedUnwinder};
+use crate::offcpu::{STACKS_A_SECOND_MAX, SwitchChannel, SwitchSeen};
 use crate::record::{self, Header, Record};
 use crate::ring::Ring;
 use crate::sys;
@@ -105,6 +106,8 @@ pub struct Losses {
     pub dropped_late: AtomicU64,
     /// Side events that found no room.
     pub side_lost: AtomicU64,
+    /// Stacks beyond what a CPU may take in a second; later ones stand for them.
+    pub thinned: AtomicU64,
     /// Bytes of rings that made no sense.
     pub damaged: AtomicU64,
 }
@@ -132,6 +135,8 @@ pub struct Shared {
     pub stop: AtomicBool,
     /// What was lost.
     pub losses: Losses,
+    /// Where switches go when waits are measured.
+    pub switches: Option<SwitchChannel>,
     /// Asked first at frames without unwind tables.
     pub interposed: Option<Arc<dyn InterposedUnwinder>>,
 }
@@ -159,6 +164,8 @@ impl Shared {
 pub struct CpuSampler {
     /// Keeps the event open.
     pub fd: Arc<OwnedFd>,
+    /// Its number among the samplers.
+    pub index: usize,
     /// Its ring.
     pub ring: Ring,
     /// The thread runs before everything else on its CPU, so that the target stands still.
@@ -174,6 +181,8 @@ pub struct CpuSampler {
     /// Batches until the period changes when not exclusive: restarting the timer late would
     /// lose what ran in between.
     pub countdown: u32,
+    /// Second of event time and the stacks taken in it, where switches are sampled.
+    pub taken: (u64, u64),
 }
 
 /// Batches of samples between two changes of the period where the thread may be late.
@@ -193,6 +202,8 @@ impl CpuSampler {
 
     fn drain(&mut self, shared: &Shared) {
         let mut sampled = false;
+        // What this CPU wrote before now is in the ring: this thread runs on it.
+        let now = shared.event_now();
         loop {
             match self.ring.peek() {
                 Ok(Some(header)) => {
@@ -206,6 +217,9 @@ impl CpuSampler {
                     break;
                 }
             }
+        }
+        if let Some(switches) = &shared.switches {
+            switches.mark_read(self.index, now);
         }
         if sampled && self.samples_itself {
             self.countdown = self.countdown.saturating_sub(1);
@@ -251,6 +265,7 @@ impl CpuSampler {
             | record::COMM
             | record::FORK
             | record::EXIT
+            | record::SWITCH
             | record::MMAP
             | record::MMAP2 => {
                 // The longest of these is an mmap2 with a path of 4 KiB; only its head is read.
@@ -273,6 +288,24 @@ impl CpuSampler {
         }
     }
 
+    /// Whether this stack is within what a CPU takes in a second. Switches come in bursts, and a
+    /// stride that was right a second ago may not be now.
+    fn within_rate(&mut self, shared: &Shared, time: u64) -> bool {
+        if shared.switches.is_none() {
+            return true;
+        }
+        let second = time / 1_000_000_000;
+        if self.taken.0 != second {
+            self.taken = (second, 0);
+        }
+        self.taken.1 += 1;
+        let within = self.taken.1 <= STACKS_A_SECOND_MAX;
+        if !within {
+            shared.losses.thinned.fetch_add(1, Relaxed);
+        }
+        within
+    }
+
     fn sample(&mut self, shared: &Shared, header: Header) {
         let begin = shared.event_now();
         let (pid, time) = (first_half(self.ring.word(2)), self.ring.word(3));
@@ -280,6 +313,7 @@ impl CpuSampler {
             || !shared.targets.contains(pid)
             || time < shared.start_time.load(Relaxed)
             || time >= shared.stop_time.load(Relaxed)
+            || !self.within_rate(shared, time)
         {
             return;
         }
@@ -318,7 +352,15 @@ impl CpuSampler {
 /// Passes a record beside the samples on. `whole` unless its end was cut off.
 fn side(shared: &Shared, bytes: &[u8], whole: bool) {
     let known = |pid: u32| shared.targets.contains(pid);
-    let event = match record::parse(bytes) {
+    let parsed = record::parse(bytes);
+    if let Some(switches) = &shared.switches {
+        match SwitchSeen::of(&parsed) {
+            Some(seen) if known(seen.pid) => switches.push(seen),
+            None if matches!(parsed, Record::Lost(_)) => switches.mark_lost(shared.event_now()),
+            _ => {}
+        }
+    }
+    let event = match parsed {
         Record::Mapped { pid } if known(pid) => SideEvent::Mapped(pid),
         // The time stands at the end of a comm record.
         Record::Named {

@@ -1,7 +1,7 @@
 //! What this engine can do here. In: the machine, asked by trying. Out: a report with findings
 //! whose remedies name the missing capability or sysctl. Never: a sample.
 
-use crate::attr::{self, EventPlan, Features, Scope};
+use crate::attr::{self, EventPlan, Features, Scope, Trigger};
 use crate::config::NativeConfig;
 use crate::kallsyms::KernelSymbols;
 use crate::mode::{Mode, Priority};
@@ -43,9 +43,23 @@ pub(crate) fn permitted(config: &NativeConfig, cpu: usize) -> Result<Permitted, 
     let kernel = config.include_kernel;
     let steps = [(true, true), (true, false), (false, true), (false, false)];
     let mut last = None;
-    for (cpu_wide, kernel) in steps.into_iter().filter(|s| kernel || !s.1) {
+    let off_cpu = config.is_off_cpu();
+    let trigger = if off_cpu {
+        Trigger::Switches(1)
+    } else {
+        Trigger::CpuClock(config.period_ns())
+    };
+    let wanted = |&(cpu_wide, with_kernel): &(bool, bool)| {
+        if off_cpu {
+            // Switches happen in the kernel, and only those of the targets are wanted.
+            !cpu_wide && with_kernel
+        } else {
+            kernel || !with_kernel
+        }
+    };
+    for (cpu_wide, kernel) in steps.into_iter().filter(wanted) {
         let plan = EventPlan {
-            period_ns: config.period_ns(),
+            trigger,
             stack_copy_bytes: 1024,
             features: Features::all(kernel),
         };
@@ -56,7 +70,8 @@ pub(crate) fn permitted(config: &NativeConfig, cpu: usize) -> Result<Permitted, 
         };
         match attr::open_with_ladder(plan, scope) {
             Ok((_, features, dropped)) => {
-                let findings = restrictions(config, cpu_wide, kernel, &dropped);
+                let mut findings = restrictions(config, cpu_wide, kernel, &dropped);
+                findings.extend(off_cpu.then(preemption_unknown).flatten());
                 return Ok(Permitted {
                     cpu_wide,
                     features,
@@ -66,12 +81,57 @@ pub(crate) fn permitted(config: &NativeConfig, cpu: usize) -> Result<Permitted, 
             Err(error) => last = Some(error),
         }
     }
+    if off_cpu {
+        return Err(no_switches(last));
+    }
     let error = last.map_or_else(|| "nothing was tried".to_owned(), |e| e.to_string());
     let mut evidence = format!("perf_event_open: {error}; {}", situation());
     if config.allow_ptrace {
         evidence.push_str("; stopping the target instead is not built into this engine");
     }
     Err(Finding::new(FindingCode::PerfNotPermitted, evidence))
+}
+
+/// Why switches cannot be sampled.
+fn no_switches(error: Option<std::io::Error>) -> Finding {
+    let words = error
+        .as_ref()
+        .map_or_else(|| "nothing was tried".to_owned(), ToString::to_string);
+    if error.as_ref().is_some_and(attr::is_unknown_attribute) {
+        let evidence = format!(
+            "off-cpu needs PERF_RECORD_SWITCH (Linux 4.3), and this is Linux {}: {words}",
+            release()
+        );
+        return Finding::new(FindingCode::ProbeUnavailable, evidence)
+            .with_remedy("Capture with --probe on-cpu on this host, or use a newer kernel.");
+    }
+    let evidence = format!(
+        "off-cpu samples in the kernel, and perf_event_open says {words}; {}",
+        situation()
+    );
+    Finding::new(FindingCode::PerfNotPermitted, evidence)
+        .with_remedy("Give the agent CAP_PERFMON, or set kernel.perf_event_paranoid to 1 or less.")
+}
+
+/// The one part of a switch record that cannot be asked for: whether the thread was preempted. A kernel
+/// without it just never says so.
+fn preemption_unknown() -> Option<Finding> {
+    let release = release();
+    let mut numbers = release
+        .split(['.', '-'])
+        .map_while(|n| n.parse::<u32>().ok());
+    let version = (numbers.next()?, numbers.next()?);
+    (version < (4, 17)).then(|| {
+        let evidence = format!(
+            "Linux {release} does not say which threads were preempted (Linux 4.17): waiting for a CPU counts as blocked"
+        );
+        Finding::new(FindingCode::PerfAttrUnsupported, evidence)
+    })
+}
+
+fn release() -> String {
+    let bytes = file::read_proc("/proc/sys/kernel/osrelease", 256).unwrap_or_default();
+    String::from_utf8_lossy(&bytes).trim().to_owned()
 }
 
 fn situation() -> String {
@@ -104,7 +164,7 @@ fn restrictions(
             "Give the agent CAP_PERFMON, or set kernel.perf_event_paranoid to 1 or less.",
         ));
     }
-    if !cpu_wide {
+    if !cpu_wide && !config.is_off_cpu() {
         findings.push(restricted(
             "only processes of the agent's own user can be sampled, by an event for each thread",
             "Give the agent CAP_PERFMON, or set kernel.perf_event_paranoid to 0 or less.",
@@ -159,7 +219,6 @@ pub(crate) fn best_priority() -> (Priority, Option<String>) {
 #[must_use]
 pub fn check(config: &NativeConfig) -> NativeReport {
     let cpus = proc::online_cpus();
-    let release = file::read_proc("/proc/sys/kernel/osrelease", 256).unwrap_or_default();
     let tried = std::thread::spawn(best_priority).join();
     let (priority, refused) = tried.unwrap_or((Priority::Plain, None));
     let mut findings = Vec::new();
@@ -183,7 +242,7 @@ pub fn check(config: &NativeConfig) -> NativeReport {
         }
     };
     NativeReport {
-        kernel: String::from_utf8_lossy(&release).trim().to_owned(),
+        kernel: release(),
         cpus: cpus.len(),
         perf_event_paranoid: proc::sysctl("kernel/perf_event_paranoid"),
         kptr_restrict: proc::sysctl("kernel/kptr_restrict"),

@@ -1,10 +1,17 @@
 //! What the caller asks of the sampler. In: the order. Out: plain values. Never: a choice of mode.
 
+use crate::offcpu::STACKS_A_SECOND_MAX;
+use model::job::Probe;
+
 /// Everything that decides a capture.
 #[derive(Clone, Debug)]
 pub struct NativeConfig {
     /// The host's name, for the series.
     pub host: String,
+    /// What is measured: on-CPU or off-CPU.
+    pub probe: Probe,
+    /// Off-CPU: waits shorter than this are added up under one frame; nanoseconds.
+    pub min_wait_ns: u64,
     /// Samples in a second and CPU; 1 to 10,000. The period varies around its inverse.
     pub sample_hz: u32,
     /// Whether kernel frames are wanted.
@@ -28,6 +35,8 @@ impl Default for NativeConfig {
     fn default() -> Self {
         Self {
             host: String::new(),
+            probe: Probe::OnCpu,
+            min_wait_ns: 0,
             sample_hz: 99,
             include_kernel: true,
             stack_copy_bytes: 16 << 10,
@@ -41,6 +50,22 @@ impl Default for NativeConfig {
 }
 
 impl NativeConfig {
+    /// Whether waits are measured instead of CPU time.
+    #[must_use]
+    pub fn is_off_cpu(&self) -> bool {
+        self.probe == Probe::OffCpu
+    }
+
+    /// Stacks that may come in a second from a CPU.
+    #[must_use]
+    pub fn stacks_hz(&self) -> u32 {
+        if self.is_off_cpu() {
+            u32::try_from(STACKS_A_SECOND_MAX).unwrap_or(u32::MAX)
+        } else {
+            self.sample_hz
+        }
+    }
+
     /// The nominal period in nanoseconds.
     #[must_use]
     pub fn period_ns(&self) -> u64 {

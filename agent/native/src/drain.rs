@@ -7,6 +7,7 @@ use crate::fold::Folder;
 use crate::interpose::Outcome;
 use crate::kallsyms::KernelSymbols;
 use crate::modules::ModuleStore;
+use crate::offcpu::{EventWait, Recorded, Wait, WaitTotals, WaitWindow, Waiting, Waits};
 use crate::proc;
 use crate::record::{self, Record, Sample};
 use crate::registry::{self, Registry};
@@ -18,7 +19,7 @@ use crate::unwind::{Pc, Stack, Unwinder};
 use crate::words::StackWords;
 use foldhash::HashMap;
 use model::finding::{Finding, FindingCode};
-use model::profile::{CounterKind, CounterSource, FrameId, Recorder, SeriesId};
+use model::profile::{CounterKind, CounterSource, Frame, FrameId, Recorder, SeriesId};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -78,6 +79,8 @@ pub struct Drain {
     counted: [u64; 3],
     findings: Vec<Finding>,
     pruned_ns: u64,
+    waits: Option<Waits>,
+    event_wait: EventWait,
 }
 
 /// Thread names that are remembered before they are read again.
@@ -99,6 +102,8 @@ impl Drain {
             unwinder: Unwinder::new(shared.interposed.clone()),
             folder: Folder::new(symbols),
             steps: PeriodSteps::new(config.period_ns()),
+            waits: config.is_off_cpu().then(|| Waits::new(config.min_wait_ns)),
+            event_wait: EventWait::default(),
             config,
             shared,
             registry,
@@ -161,9 +166,14 @@ impl Drain {
     pub fn turn(&mut self) -> bool {
         self.side_events();
         self.count_losses();
-        let mut any = false;
+        // Asked first: what is older was passed on before now.
+        let now = self.shared.event_now();
+        let horizon = self.shared.switches.as_ref().map_or(0, |s| s.horizon(now));
+        let mut any = self.take_switches();
+        let mut emptied = false;
         for _ in 0..BATCH {
             let Some(slot) = self.shared.full.pop() else {
+                emptied = true;
                 break;
             };
             any = true;
@@ -174,8 +184,63 @@ impl Drain {
             }
             self.shared.recycle(slot);
         }
+        // A stack that is not unwound yet would miss its switch.
+        if let Some(waits) = &mut self.waits
+            && (emptied || waits.is_crowded())
+        {
+            let ended = waits.settle(horizon);
+            self.record_waits(ended);
+        }
         self.prune();
         any
+    }
+
+    fn window(&self) -> WaitWindow {
+        WaitWindow {
+            start: self.shared.start_time.load(Relaxed),
+            end: self.shared.stop_time.load(Relaxed),
+        }
+    }
+
+    fn take_switches(&mut self) -> bool {
+        let window = self.window();
+        match (&mut self.waits, &self.shared.switches) {
+            (Some(waits), Some(channel)) => waits.take(channel, window),
+            _ => false,
+        }
+    }
+
+    fn record_waits(&mut self, ended: Vec<Wait<Waiting>>) {
+        let window = self.window();
+        for wait in ended {
+            let mut series = None;
+            let mut since = 0;
+            // It waited already when it was first looked at.
+            if wait.stack.is_none() && wait.from == 0 {
+                let first = lock(&self.registry).first_seen(wait.pid);
+                since = first.map_or(0, |mono| mono.wrapping_add(self.shared.clock_offset));
+                series = self.series_of(wait.pid, wait.tid);
+            }
+            if let Some(waits) = &mut self.waits {
+                waits.record(&mut lock(&self.recorder), wait, since, series, window);
+            }
+        }
+    }
+
+    /// The end: what is open ends with the capture. The account, what was written down, and the
+    /// threads of targets that were never seen; none where no waits were measured.
+    pub fn finish_waits(&mut self) -> Option<(WaitTotals, Recorded, u64)> {
+        let end = self.window().end;
+        let waits = self.waits.as_mut()?;
+        let mut unseen = 0;
+        for pid in lock(&self.registry).pids() {
+            let threads = proc::threads(pid);
+            unseen += threads.iter().filter(|&&tid| !waits.knows(tid)).count() as u64;
+        }
+        let ended = waits.finish(end);
+        self.record_waits(ended);
+        let (totals, recorded) = self.waits.as_ref()?.totals();
+        Some((totals, recorded, unseen))
     }
 
     fn bin(&self, time: u64) -> u32 {
@@ -256,15 +321,13 @@ impl Drain {
             return;
         };
         let stack = self.unwind(&sample, slot);
-        let Some(series) = self.series_of(&sample) else {
+        let Some(series) = self.series_of(sample.pid, sample.tid) else {
             return;
         };
         let bin = self.bin(sample.time);
         let mut recorder = lock(&self.recorder);
         self.folder
             .fold(&mut recorder, sample.kernel_chain(), &stack, &mut self.ids);
-        let cpu_ns = self.steps.rounded(series, slot.period_ns);
-        recorder.add_stack(series, bin, &self.ids, &[1, cpu_ns, 0]);
         if stack.truncated {
             recorder.count(
                 CounterSource::Series(series),
@@ -273,6 +336,20 @@ impl Drain {
                 1,
             );
         }
+        if let Some(waits) = &mut self.waits {
+            let symbols = self.folder.symbols();
+            if self.event_wait.is(symbols, sample.kernel_chain(), &stack) {
+                let marker = recorder.frame(&Frame::marker("[event loop]"));
+                self.ids.insert(0, marker);
+            }
+            let frames = self.ids.as_slice().into();
+            let waiting = Waiting { series, frames };
+            waits.stack(sample.time, sample.pid, sample.tid, waiting);
+            drop(recorder);
+            return self.measure(slot, &stack);
+        }
+        let cpu_ns = self.steps.rounded(series, slot.period_ns);
+        recorder.add_stack(series, bin, &self.ids, &[1, cpu_ns, 0]);
         drop(recorder);
         self.measure(slot, &stack);
     }
@@ -306,8 +383,7 @@ impl Drain {
         stack
     }
 
-    fn series_of(&mut self, sample: &Sample<'_>) -> Option<SeriesId> {
-        let (pid, tid) = (sample.pid, sample.tid);
+    fn series_of(&mut self, pid: u32, tid: u32) -> Option<SeriesId> {
         if self.threads.len() >= THREADS_MAX {
             self.threads.clear();
         }

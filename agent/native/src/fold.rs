@@ -30,6 +30,12 @@ impl Folder {
         }
     }
 
+    /// The kernel's names.
+    #[must_use]
+    pub fn symbols(&self) -> &KernelSymbols {
+        &self.symbols
+    }
+
     /// Ids of one stack, root first, into `out`.
     pub fn fold(
         &mut self,

@@ -1,5 +1,5 @@
-//! The native on-CPU engine: samples stacks of running processes with the kernel's own timer, and
-//! unwinds and names them here. No foreign tool, no debuginfo, no kernel module.
+//! The native engine: samples stacks of running processes with the kernel's own timer, or of
+//! waiting ones at their context switches, and unwinds and names them here. No foreign tool, no debuginfo, no kernel module.
 //!
 //! In: a [`NativeConfig`] (which processes, how often). Out: rows in a
 //! [`model::profile::Recorder`], a [`NativeSummary`], findings.
@@ -34,6 +34,7 @@ mod luajit;
 mod maps;
 mod mode;
 mod modules;
+mod offcpu;
 mod privileges;
 mod proc;
 mod process;
@@ -60,6 +61,7 @@ pub use clock::ClockOffset;
 pub use config::{NativeConfig, Pick, TargetSelector};
 pub use host::{GatewayProcess, gateways, give_usual_priority, lower_own_priority};
 pub use mode::{Mode, Priority};
+pub use offcpu::{Recorded, WaitTotals};
 pub use proc::{cpu_ns, online_cpus, sysctl, thread_name, threads};
 pub use registry::Window;
 pub use sampler::{Armed, Sampler};

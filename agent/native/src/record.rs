@@ -40,6 +40,11 @@ pub(crate) const FORK: u32 = 7;
 pub(crate) const SAMPLE: u32 = 9;
 pub(crate) const MMAP: u32 = 1;
 pub(crate) const MMAP2: u32 = 10;
+pub(crate) const SWITCH: u32 = 14;
+/// `PERF_RECORD_MISC_SWITCH_OUT`: the thread leaves its CPU.
+const MISC_SWITCH_OUT: u16 = 1 << 13;
+/// `PERF_RECORD_MISC_SWITCH_OUT_PREEMPT` (4.17): and could have gone on.
+const MISC_SWITCH_OUT_PREEMPT: u16 = 1 << 14;
 /// `PERF_RECORD_MISC_COMM_EXEC`: the new name comes from an exec.
 const MISC_COMM_EXEC: u16 = 1 << 13;
 
@@ -126,6 +131,19 @@ pub enum Record<'a> {
         parent: u32,
         /// Its id.
         tid: u32,
+        /// The event's clock.
+        time: u64,
+    },
+    /// A thread left its CPU or got one.
+    Switched {
+        /// Its process.
+        pid: u32,
+        /// Its id.
+        tid: u32,
+        /// Whether it left, and then whether it could have gone on.
+        out: Option<bool>,
+        /// The event's clock.
+        time: u64,
     },
     /// A thread ended.
     Exited {
@@ -169,7 +187,7 @@ impl<'a> Cursor<'a> {
 }
 
 /// Reads one record (with its header) of an event whose sample type is
-/// `IP | TID | TIME | PERIOD | CALLCHAIN | REGS_USER | STACK_USER` with `sample_id_all`.
+/// `IP | TID | TIME | (PERIOD or ADDR) | CALLCHAIN | REGS_USER | STACK_USER` with `sample_id_all`.
 #[must_use]
 pub fn parse(bytes: &[u8]) -> Record<'_> {
     parse_checked(bytes).unwrap_or(Record::Damaged)
@@ -203,7 +221,12 @@ fn parse_checked(bytes: &[u8]) -> Option<Record<'_>> {
             let (tid, _) = cursor.u32_pair()?;
             let time = cursor.u64()?;
             if header.kind == FORK {
-                Record::Forked { pid, parent, tid }
+                Record::Forked {
+                    pid,
+                    parent,
+                    tid,
+                    time,
+                }
             } else {
                 Record::Exited { pid, tid, time }
             }
@@ -211,6 +234,19 @@ fn parse_checked(bytes: &[u8]) -> Option<Record<'_>> {
         LOST => {
             cursor.u64()?;
             Record::Lost(cursor.u64()?)
+        }
+        SWITCH => {
+            // The whole record is the trailer of sample_id_all.
+            let (pid, tid) = cursor.u32_pair()?;
+            let time = cursor.u64()?;
+            let out = (header.misc & MISC_SWITCH_OUT != 0)
+                .then_some(header.misc & MISC_SWITCH_OUT_PREEMPT != 0);
+            Record::Switched {
+                pid,
+                tid,
+                out,
+                time,
+            }
         }
         THROTTLE => Record::Throttled,
         _ => Record::Other,
@@ -326,9 +362,25 @@ mod tests {
             Record::Forked {
                 pid: 2,
                 parent: 1,
-                tid: 2
+                tid: 2,
+                time: 77
             }
         );
+        for (misc, out) in [
+            (0, None),
+            (MISC_SWITCH_OUT, Some(false)),
+            (MISC_SWITCH_OUT | MISC_SWITCH_OUT_PREEMPT, Some(true)),
+        ] {
+            let switch = record(SWITCH, misc, &[(8 << 32) | 7, 55]);
+            let (pid, tid, time) = (7, 8, 55);
+            let expected = Record::Switched {
+                pid,
+                tid,
+                out,
+                time,
+            };
+            assert_eq!(parse(&switch), expected);
+        }
         assert_eq!(parse(&record(LOST, 0, &[1, 42])), Record::Lost(42));
     }
 

@@ -202,6 +202,14 @@ impl Registry {
             .map(|w| &w.process)
     }
 
+    /// When the process was first a target, in `CLOCK_MONOTONIC` nanoseconds.
+    #[must_use]
+    pub fn first_seen(&self, pid: u32) -> Option<u64> {
+        let ended = || self.ended.iter().rev().find(|w| w.process.pid == pid);
+        let window = self.alive.get(&pid).map(|t| &t.window).or_else(ended);
+        window.map(|w| w.first_mono_ns)
+    }
+
     /// Targets that are alive.
     #[must_use]
     pub fn pids(&self) -> Vec<u32> {
@@ -239,8 +247,16 @@ pub fn series(config: &NativeConfig, mode: &str, process: &Process, thread: &str
         thread: thread.to_owned(),
         engine: "native".to_owned(),
         mode: mode.to_owned(),
-        event: "cpu-clock".to_owned(),
-        period_ns: config.period_ns(),
+        event: if config.is_off_cpu() {
+            "context-switches".to_owned()
+        } else {
+            "cpu-clock".to_owned()
+        },
+        period_ns: if config.is_off_cpu() {
+            0
+        } else {
+            config.period_ns()
+        },
     }
 }
 

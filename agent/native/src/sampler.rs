@@ -8,6 +8,7 @@ use crate::config::NativeConfig;
 use crate::drain::{Drain, lock};
 use crate::luajit::LuaJit;
 use crate::mode::Mode;
+use crate::offcpu;
 use crate::proc;
 use crate::registry::{Registry, Window};
 use crate::scan::Scanner;
@@ -150,6 +151,13 @@ impl Sampler {
         summary.dropped_full = losses.dropped_full.load(Relaxed);
         if let Some((mut drain, cpu_ns)) = drained {
             summary.own_cpu_ns += cpu_ns;
+            if let Some((totals, recorded, unseen)) = drain.finish_waits() {
+                let thinned = losses.thinned.load(Relaxed);
+                summary
+                    .findings
+                    .extend(offcpu::judge(&totals, &recorded, unseen, thinned));
+                summary.waits = Some((totals, recorded));
+            }
             let findings = drain.take_findings();
             summary.findings.extend(findings);
             summary

@@ -5,6 +5,7 @@
 use crate::capture::Shared;
 use crate::config::{NativeConfig, Pick, TargetSelector};
 use crate::drain::lock;
+use crate::offcpu::{RateLook, STACKS_A_SECOND_MAX, strides};
 use crate::proc::{self, Seen};
 use crate::process::{self, Target};
 use crate::registry::{self, Registry};
@@ -27,6 +28,8 @@ const HINTS_A_STEP: usize = 32;
 /// Time between two looks at the hints.
 const STEP: Duration = Duration::from_millis(50);
 const SECOND_NS: u64 = 1_000_000_000;
+/// How long switches are counted before the first is sampled.
+const LOOK: Duration = Duration::from_millis(200);
 
 /// The thread's state.
 #[derive(Debug)]
@@ -44,6 +47,7 @@ pub struct Scanner {
     metered_ns: u64,
     armed: bool,
     tasks: Option<TaskEvents>,
+    look: RateLook,
 }
 
 impl Scanner {
@@ -69,6 +73,7 @@ impl Scanner {
             metered_ns: 0,
             armed: false,
             tasks: None,
+            look: RateLook::default(),
         }
     }
 
@@ -77,11 +82,30 @@ impl Scanner {
         mode.clone_into(&mut self.mode);
         self.tasks = tasks;
         self.armed = true;
+        let pids = lock(&self.registry).pids();
+        if self.tasks.as_ref().is_some_and(TaskEvents::are_switches) {
+            // A look before the first event: how often the targets are switched.
+            self.look.look(&pids, sys::mono_ns());
+            std::thread::park_timeout(LOOK);
+            self.stride(&pids);
+        }
         if let Some(tasks) = &mut self.tasks {
-            lock(&self.registry)
-                .pids()
-                .into_iter()
-                .for_each(|pid| tasks.attach(pid));
+            for pid in pids {
+                tasks.attach(pid, self.seen.get(&pid).map_or(0, |s| s.parent));
+            }
+        }
+    }
+
+    /// Brings the strides of switch events up to date with how often each process is switched.
+    fn stride(&mut self, pids: &[u32]) {
+        if let Some(tasks) = self.tasks.as_mut().filter(|t| t.are_switches()) {
+            let rates = self.look.look(pids, sys::mono_ns());
+            tasks.stride(strides(
+                &rates,
+                tasks.cpus(),
+                STACKS_A_SECOND_MAX,
+                self.rounds,
+            ));
         }
     }
 
@@ -168,7 +192,7 @@ impl Scanner {
         for pid in came {
             self.shared.targets.set(pid, true);
             if let Some(tasks) = &mut self.tasks {
-                tasks.attach(pid);
+                tasks.attach(pid, self.seen.get(&pid).map_or(0, |s| s.parent));
             }
         }
     }
@@ -253,6 +277,8 @@ impl Scanner {
             if now >= next {
                 self.meter(mono_start, now, false);
                 self.scan();
+                let pids = lock(&self.registry).pids();
+                self.stride(&pids);
                 // A newcomer's first reading is its baseline.
                 next = (next + SECOND_NS).max(sys::mono_ns());
             } else {

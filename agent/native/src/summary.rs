@@ -1,6 +1,7 @@
 //! What a capture was, in numbers. In: what the threads counted. Out: a value. Never: a loss that
 //! is not in it.
 
+use crate::offcpu::{Recorded, WaitTotals};
 use crate::registry::Window;
 use model::finding::{Finding, FindingCode};
 
@@ -105,6 +106,8 @@ pub struct NativeSummary {
     pub started_mono_ns: u64,
     /// When it was stopped.
     pub stopped_mono_ns: u64,
+    /// Where waits were measured: the account of all switches, and what was written down.
+    pub waits: Option<(WaitTotals, Recorded)>,
     /// Everything that weakens the result.
     pub findings: Vec<Finding>,
 }

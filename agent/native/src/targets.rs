@@ -47,7 +47,7 @@ impl TargetWatch {
             Measure::samples_only(),
             RecorderLimits::default(),
         );
-        let shared = Arc::new(shared_state(None, 0, None));
+        let shared = Arc::new(shared_state(None, 0, None, None));
         let scanner = Scanner::new(
             Arc::new(config),
             shared,

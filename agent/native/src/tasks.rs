@@ -1,9 +1,10 @@
 //! Events of single threads, where a CPU-wide event is not permitted. In: processes. Out: their
 //! events, sent into the rings of the sampler threads. Never: more descriptors than its bound.
 
-use crate::attr::{self, EventPlan, Scope};
+use crate::attr::{self, EventPlan, Scope, Trigger};
 use crate::{proc, sys};
 use foldhash::HashMap;
+use std::collections::BTreeMap;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 
@@ -17,6 +18,8 @@ pub struct TaskEvents {
     open: usize,
     open_max: usize,
     enabled: bool,
+    /// Every how manyth switch of a process is sampled, where switches are.
+    strides: BTreeMap<u32, u64>,
     /// Threads that could not be attached to, and why the last of them.
     pub failed: Option<(u64, String)>,
 }
@@ -32,12 +35,62 @@ impl TaskEvents {
             open: 0,
             open_max,
             enabled: false,
+            strides: BTreeMap::new(),
             failed: None,
         }
     }
 
-    /// Opens the events of a process; threads that it starts later inherit them.
-    pub fn attach(&mut self, pid: u32) {
+    /// Whether switches are sampled.
+    #[must_use]
+    pub fn are_switches(&self) -> bool {
+        matches!(self.plan.trigger, Trigger::Switches(_))
+    }
+
+    /// CPUs that have a ring.
+    #[must_use]
+    pub fn cpus(&self) -> usize {
+        self.rings.len()
+    }
+
+    /// Every how manyth switch of each process is sampled from now on. A process that is not named
+    /// keeps its stride; one that comes later begins with the longest. Sampling a stride anew
+    /// begins anywhere in what a program repeats.
+    pub fn stride(&mut self, strides: BTreeMap<u32, u64>) {
+        for (pid, stride) in strides {
+            let before = self.strides.insert(pid, stride);
+            let fds = self.by_pid.get(&pid).map_or(&[][..], Vec::as_slice);
+            if before != Some(stride) {
+                for fd in fds {
+                    // A thread that just ended cannot be changed, and need not.
+                    let _ = sys::perf_period(fd, stride);
+                }
+            }
+        }
+    }
+
+    fn plan_of(&self, pid: u32) -> EventPlan {
+        let trigger = match self.plan.trigger {
+            Trigger::Switches(_) => {
+                let longest = || self.strides.values().copied().max();
+                let own = self.strides.get(&pid).copied();
+                Trigger::Switches(own.or_else(longest).unwrap_or(1))
+            }
+            clock @ Trigger::CpuClock(_) => clock,
+        };
+        EventPlan {
+            trigger,
+            ..self.plan
+        }
+    }
+
+    /// Opens the events of a process; threads that it starts later inherit them. A child of
+    /// `parent` has its parent's events already where a kernel cannot keep them to threads.
+    pub fn attach(&mut self, pid: u32, parent: u32) {
+        if self.enabled && !self.plan.features.inherit_thread && self.by_pid.contains_key(&parent) {
+            self.by_pid.insert(pid, Vec::new());
+            return;
+        }
+        let plan = self.plan_of(pid);
         let mut fds = Vec::new();
         let mut failures: Vec<String> = Vec::new();
         for tid in proc::threads(pid) {
@@ -46,7 +99,7 @@ impl TaskEvents {
                     failures.push("the limit of open files is reached".to_owned());
                     break;
                 }
-                let opened = attr::open_sampling(&self.plan, Scope::Task(tid, *cpu))
+                let opened = attr::open_sampling(&plan, Scope::Task(tid, *cpu))
                     .and_then(|fd| sys::perf_set_output(&fd, ring.as_raw_fd()).map(|()| fd));
                 match opened {
                     Ok(fd) => {
@@ -75,6 +128,7 @@ impl TaskEvents {
 
     /// Closes the events of a process.
     pub fn detach(&mut self, pid: u32) {
+        self.strides.remove(&pid);
         self.open -= self
             .by_pid
             .remove(&pid)

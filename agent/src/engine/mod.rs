@@ -94,7 +94,11 @@ impl EngineRoom {
         order: &CaptureOrder,
         policy: &Policy,
     ) -> Result<(Box<dyn Engine>, SharedRecorder), Finding> {
-        if order.probe != Probe::OnCpu {
+        let has_probe = match order.engine {
+            EngineChoice::Native => native::PROBES.contains(&order.probe),
+            _ => order.probe == Probe::OnCpu,
+        };
+        if !has_probe {
             let said = format!(
                 "probe {} is not part of engine {} in this version",
                 order.probe, order.engine

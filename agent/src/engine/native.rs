@@ -12,6 +12,9 @@ use native::{Armed, NativeConfig, Sampler, TargetSelector};
 /// Part of the memory budget that rings and stack copies may take; the rest is for stacks.
 const RINGS_SHARE: u64 = 4;
 
+/// What it can measure where the kernel lets it.
+pub(super) const PROBES: [Probe; 2] = [Probe::OnCpu, Probe::OffCpu];
+
 /// See the module.
 pub struct NativeEngine {
     recorder: SharedRecorder,
@@ -37,7 +40,7 @@ impl Engine for NativeEngine {
         order: &'a CaptureOrder,
     ) -> BoxFuture<'a, Result<Vec<Finding>, Vec<Finding>>> {
         Box::pin(async move {
-            if order.event != Event::CpuClock {
+            if order.probe == Probe::OnCpu && order.event != Event::CpuClock {
                 let said = format!(
                     "the native engine has no event {}; use cpu-clock, or --engine perf",
                     order.event
@@ -116,6 +119,8 @@ pub(super) fn config(order: &CaptureOrder, allow_ptrace: bool) -> Result<NativeC
     let seed = order.run.unix_ms();
     Ok(NativeConfig {
         host: order.host.to_string(),
+        probe: order.probe,
+        min_wait_ns: u64::from(order.min_wait_us) * 1_000,
         sample_hz: order.sample_hz,
         include_kernel: order.kernel,
         memory_budget_bytes: (u64::from(order.budgets.memory_mb_max) << 20) / RINGS_SHARE,
@@ -159,15 +164,28 @@ fn selector(target: &Target) -> Result<TargetSelector, Finding> {
 /// Whether the sampler can run here.
 pub(super) fn survey() -> EngineReport {
     let report = native::check(&NativeConfig::default());
+    let off_cpu = native::check(&NativeConfig {
+        probe: Probe::OffCpu,
+        ..NativeConfig::default()
+    });
+    let mut how = report.mode.map_or_else(
+        || "sampling is not permitted".to_owned(),
+        |m| format!("mode {m}"),
+    );
+    let mut probes = vec![Probe::OnCpu.to_string()];
+    if off_cpu.mode.is_some() {
+        probes.push(Probe::OffCpu.to_string());
+    } else if report.mode.is_some() {
+        let why = off_cpu.findings.first();
+        let why = why.map_or("not permitted", |f| f.evidence.as_str());
+        how.push_str(&format!("; no off-cpu: {why}"));
+    }
     EngineReport {
         engine: "native".to_owned(),
         can_run: report.mode.is_some(),
-        how: report.mode.map_or_else(
-            || "sampling is not permitted".to_owned(),
-            |m| format!("mode {m}"),
-        ),
+        how,
         findings: report.findings,
         events: vec![Event::CpuClock.to_string()],
-        probes: vec![Probe::OnCpu.to_string()],
+        probes,
     }
 }

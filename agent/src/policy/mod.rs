@@ -65,14 +65,14 @@ pub enum TargetKind {
 }
 
 impl Default for Policy {
-    /// Harmless: CPU time only, by the built-in sampler or the system's own perf (which gets no more
+    /// Harmless: CPU time and waits, by the built-in sampler or the system's own perf (which gets no more
     /// rights, rates or budgets than the sampler), and no target is ever stopped.
     fn default() -> Self {
         use TargetKind::{Cmd, Container, Exe, Nginx, Pid, Unit};
         Self {
             version: 1,
             engines: vec![EngineChoice::Native, EngineChoice::Perf],
-            probes: vec![Probe::OnCpu],
+            probes: vec![Probe::OnCpu, Probe::OffCpu],
             sample_hz_max: 999,
             duration_s_max: 300,
             targets: vec![Nginx, Pid, Exe, Cmd, Unit, Container],

@@ -20,6 +20,7 @@ mod hostile_words;
 mod identity;
 mod interrupt;
 mod lua;
+mod off_cpu;
 mod perf_engine;
 mod policy;
 mod written;

@@ -89,7 +89,10 @@ impl Drop for Program {
 pub struct Stack {
     pub frames: Vec<Frame>,
     pub samples: u64,
+    /// CPU time; of waits, the time blocked.
     pub cpu_ns: u64,
+    /// Of waits, the time waiting for a CPU.
+    pub runqueue_ns: u64,
     pub thread: String,
     pub pid: u32,
 }
@@ -109,6 +112,8 @@ pub struct Capture {
     pub stacks: Vec<Stack>,
     pub summary: NativeSummary,
     pub schedstat_ns: u64,
+    /// Time waiting for a CPU by the kernel's own account.
+    pub run_delay_ns: u64,
 }
 
 impl Capture {
@@ -144,7 +149,11 @@ pub fn config(targets: Vec<TargetSelector>, hz: u32) -> NativeConfig {
 /// Arms. A machine where sampling is not permitted fails the test: nothing is skipped.
 pub fn arm(config: NativeConfig) -> (Sampler, Arc<Mutex<Recorder>>) {
     let limits = RecorderLimits::default();
-    let recorder = Arc::new(Mutex::new(Recorder::new("test", Measure::on_cpu(), limits)));
+    let recorder = Arc::new(Mutex::new(Recorder::new(
+        "test",
+        Measure::of(config.probe),
+        limits,
+    )));
     match Sampler::arm(config, recorder.clone()) {
         Ok(Armed(sampler, findings)) => {
             eprintln!("mode {}, findings {findings:?}", sampler.mode());
@@ -184,16 +193,18 @@ pub fn collect(sampler: Sampler, recorder: &Mutex<Recorder>) -> Capture {
                 frames,
                 samples: values[0],
                 cpu_ns: values[1],
+                runqueue_ns: values[2],
                 thread,
                 pid,
             });
         }
     }
-    let cpu = segment
-        .counters
-        .iter()
-        .filter(|c| c.kind == CounterKind::CpuNs);
-    let schedstat_ns = cpu.map(|c| c.value).sum();
+    let counted = |kind| {
+        let rows = segment.counters.iter().filter(|c| c.kind == kind);
+        rows.map(|c| c.value).sum::<u64>()
+    };
+    let schedstat_ns = counted(CounterKind::CpuNs);
+    let run_delay_ns = counted(CounterKind::RunQueueNs);
     eprintln!(
         "{} samples, rooted {}/{}, unknown frames {}/{}, sampled {} ms, schedstat {} ms, \
          latency {:?} work {:?} ns, own CPU {} ms",
@@ -212,6 +223,7 @@ pub fn collect(sampler: Sampler, recorder: &Mutex<Recorder>) -> Capture {
         stacks,
         summary,
         schedstat_ns,
+        run_delay_ns,
     }
 }
 
