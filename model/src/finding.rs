@@ -157,6 +157,8 @@ finding_codes! {
         "Samples under [lua-unwind-failed] have no Lua frames; compare Lua functions only where they are few. docs/operate.md names the reasons.";
     TargetReloaded, "target-reloaded", Warning, "The gateway was reloaded during the capture; old and new workers are both in the result.",
         "Compare by generation, or capture again without a reload.";
+    RequestsUnknown, "requests-unknown", Note, "The gateway's requests could not be counted, so there is no cost per request.",
+        "Nothing to do for shares and CPU time; for a cost per request, use an nginx with its stub_status module and give the agent CAP_SYS_PTRACE.";
     TargetFile, "target-file", Warning, "A file mapped by the target could not be used for names or unwinding.",
         "Stacks through it may be unnamed or short; see the evidence.";
     TargetTooBig, "target-too-big", Warning, "The target has more mappings, threads or processes than the agent will look at.",

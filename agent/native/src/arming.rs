@@ -191,6 +191,7 @@ pub(crate) fn shared_state(
         clock_offset,
         stop: AtomicBool::new(false),
         losses: Losses::default(),
+        requests: crate::requests::RequestSources::default(),
         switches,
         interposed,
     };

@@ -6,6 +6,7 @@ use crate::dither::Dither;
 use crate::interpose::{CaptureContext, InterposedUnwinder};
 use crate::offcpu::{STACKS_A_SECOND_MAX, SwitchChannel, SwitchSeen};
 use crate::record::{self, Header, Record};
+use crate::requests::RequestSources;
 use crate::ring::Ring;
 use crate::sys;
 use crate::words::StackWords;
@@ -135,6 +136,8 @@ pub struct Shared {
     pub stop: AtomicBool,
     /// What was lost.
     pub losses: Losses,
+    /// Where targets keep their number of requests.
+    pub requests: RequestSources,
     /// Where switches go when waits are measured.
     pub switches: Option<SwitchChannel>,
     /// Asked first at frames without unwind tables.

@@ -133,6 +133,14 @@ impl Drain {
         for pid in pids {
             self.refreshed(pid, now);
         }
+        self.publish_requests();
+    }
+
+    /// Tells the scanner where each target keeps its number of requests.
+    fn publish_requests(&self) {
+        let sources = self.spaces.iter();
+        let sources = sources.filter_map(|(pid, space)| Some((*pid, space.request_pointer()?)));
+        *lock(&self.shared.requests) = sources.collect();
     }
 
     fn refreshed(&mut self, pid: u32, now: u64) -> &mut Space {
@@ -442,6 +450,7 @@ impl Drain {
             return;
         }
         self.pruned_ns = now;
+        self.publish_requests();
         for (pid, space) in &mut self.spaces {
             if std::mem::take(&mut space.cut) {
                 self.findings.push(Finding::new(

@@ -63,6 +63,8 @@ pub struct Elf {
     pub debug_link: Option<String>,
     /// Whether there is a full symbol table.
     pub has_symtab: bool,
+    /// Address of nginx's pointer to its number of requests (src/event/ngx_event.c).
+    pub request_pointer: Option<u64>,
 }
 
 const PT_LOAD: u32 = 1;
@@ -170,7 +172,7 @@ pub fn parse(image: &dyn Image, want: Want) -> Result<Elf, &'static str> {
             let strings = sections.get(section.link).map(|s| &s.0);
             if let Some(strings) = strings {
                 elf.has_symtab |= section.kind == SHT_SYMTAB;
-                add_symbols(image, section, strings, &sections, &mut elf.symbols);
+                add_symbols(image, section, strings, &sections, &mut elf);
             }
         }
     }
@@ -256,7 +258,7 @@ fn add_symbols(
     section: &Section,
     strings: &Section,
     sections: &[(Section, Vec<u8>)],
-    into: &mut SymbolTable,
+    into: &mut Elf,
 ) {
     let (Some(rows), Some(strings)) = (table(image, section), table(image, strings)) else {
         return;
@@ -284,12 +286,18 @@ fn add_symbols(
             0 => index != 0 && binding != Binding::Local && in_code(),
             _ => false,
         };
-        if !is_function {
+        // STT_OBJECT of a pointer's size.
+        let is_pointer = row[4] & 15 == 1 && index != 0 && size == 8;
+        if !is_function && !is_pointer {
             continue;
         }
         let rest = strings.get(name as usize..).unwrap_or_default();
         let name = rest.split(|&c| c == 0).next().unwrap_or_default();
-        into.add(address, size, name, binding);
+        if is_function {
+            into.symbols.add(address, size, name, binding);
+        } else if name == b"ngx_stat_requests" {
+            into.request_pointer = Some(address);
+        }
     }
 }
 

@@ -40,6 +40,7 @@ mod proc;
 mod process;
 mod record;
 mod registry;
+mod requests;
 mod ring;
 mod sampler;
 mod scan;

@@ -48,6 +48,16 @@ pub fn read(pid: u32) -> io::Result<Maps> {
     Ok(maps)
 }
 
+/// Device and inode of what is mapped at an address, if it is shared or a file.
+#[must_use]
+pub fn backing(pid: u32, address: u64) -> Option<(u64, u64)> {
+    let bytes = file::read_proc(&format!("/proc/{pid}/maps"), MAPS_BYTES_MAX).ok()?;
+    let text = String::from_utf8_lossy(&bytes);
+    let mut rows = text.lines().filter_map(any_row);
+    let (mapping, shared) = rows.find(|m| m.0.start <= address && address < m.0.end)?;
+    (shared && mapping.ino != 0).then_some((mapping.dev, mapping.ino))
+}
+
 /// Reads the text of a maps file.
 #[must_use]
 pub fn parse(text: &str) -> Maps {
@@ -65,8 +75,17 @@ pub fn parse(text: &str) -> Maps {
     maps
 }
 
-/// `START-END PERMS OFFSET MAJOR:MINOR INODE   PATH`; none unless executable.
+/// An executable row.
 fn row(line: &str) -> Option<Mapping> {
+    let permissions = line.split(' ').nth(1)?;
+    if permissions.as_bytes().get(2) != Some(&b'x') {
+        return None;
+    }
+    any_row(line).map(|r| r.0)
+}
+
+/// `START-END PERMS OFFSET MAJOR:MINOR INODE   PATH`, and whether it is shared.
+fn any_row(line: &str) -> Option<(Mapping, bool)> {
     let mut rest = line;
     let mut field = || {
         let (field, after) = rest
@@ -77,9 +96,6 @@ fn row(line: &str) -> Option<Mapping> {
         field
     };
     let (range, permissions, offset, device, inode) = (field(), field(), field(), field(), field());
-    if permissions.as_bytes().get(2) != Some(&b'x') {
-        return None;
-    }
     let hex = |text: &str| u64::from_str_radix(text, 16).ok();
     let (start, end) = range.split_once('-')?;
     let (major, minor) = device.split_once(':')?;
@@ -87,14 +103,15 @@ fn row(line: &str) -> Option<Mapping> {
     if start >= end {
         return None;
     }
-    Some(Mapping {
+    let mapping = Mapping {
         start,
         end,
         offset: hex(offset)?,
         dev: hex(major)? << 32 | hex(minor)?,
         ino: inode.parse().ok()?,
         path: unescape(rest.trim_start()),
-    })
+    };
+    Some((mapping, permissions.as_bytes().get(3) == Some(&b's')))
 }
 
 /// The kernel writes a newline in a path as `\012`.

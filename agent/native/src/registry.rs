@@ -232,6 +232,19 @@ impl Registry {
         self.ended_count
     }
 
+    /// Whether a gateway's process is, or was, a target.
+    #[must_use]
+    pub fn has_gateway(&self) -> bool {
+        let ended = self.ended.iter().map(|w| w.process.role.as_str());
+        let alive = self.alive.values().map(|t| t.window.process.role.as_str());
+        ended.chain(alive).any(|role| role.starts_with("nginx: "))
+    }
+
+    /// Notes what somebody else found about the targets.
+    pub fn note(&mut self, finding: Finding) {
+        self.findings.push(finding);
+    }
+
     /// Takes what was found since the last call.
     pub fn take_findings(&mut self) -> Vec<Finding> {
         std::mem::take(&mut self.findings)

@@ -9,9 +9,11 @@ use crate::offcpu::{RateLook, STACKS_A_SECOND_MAX, strides};
 use crate::proc::{self, Seen};
 use crate::process::{self, Target};
 use crate::registry::{self, Registry};
+use crate::requests::RequestMeter;
 use crate::schedstat::CpuMeter;
 use crate::sys;
 use crate::tasks::TaskEvents;
+use model::finding::{Finding, FindingCode};
 use model::profile::{CounterKind, CounterSource, Recorder};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering::Relaxed;
@@ -45,6 +47,7 @@ pub struct Scanner {
     chosen: BTreeSet<u32>,
     meter: CpuMeter,
     metered_ns: u64,
+    requests: RequestMeter,
     armed: bool,
     tasks: Option<TaskEvents>,
     look: RateLook,
@@ -71,6 +74,7 @@ impl Scanner {
             chosen: BTreeSet::new(),
             meter: CpuMeter::default(),
             metered_ns: 0,
+            requests: RequestMeter::default(),
             armed: false,
             tasks: None,
             look: RateLook::default(),
@@ -287,6 +291,20 @@ impl Scanner {
             }
         }
         self.meter(mono_start, sys::mono_ns(), true);
+        self.say_unless_counted();
+    }
+
+    /// A gateway without a counter has no denominator, which nobody should have to find out later.
+    fn say_unless_counted(&self) {
+        let mut registry = lock(&self.registry);
+        if !self.requests.found && registry.has_gateway() {
+            let evidence = if lock(&self.shared.requests).is_empty() {
+                "its executable exports no ngx_stat_requests (built without stub_status, or no access)"
+            } else {
+                "its memory could not be read"
+            };
+            registry.note(Finding::new(FindingCode::RequestsUnknown, evidence));
+        }
     }
 
     fn meter(&mut self, start: u64, now: u64, all: bool) {
@@ -295,6 +313,12 @@ impl Scanner {
         let before = std::mem::replace(&mut self.metered_ns, now).max(start);
         let middle = before + now.saturating_sub(before) / 2;
         let bin = u32::try_from(middle.saturating_sub(start) / SECOND_NS).unwrap_or(0);
+        let sources = lock(&self.shared.requests).clone();
+        let requests = self.requests.read(&sources);
+        if requests > 0 {
+            let mut recorder = lock(&self.recorder);
+            recorder.count(CounterSource::Host, bin, CounterKind::Requests, requests);
+        }
         for used in used {
             let Some(process) = lock(&self.registry).process(used.pid).cloned() else {
                 continue;

@@ -143,6 +143,15 @@ impl Space {
         })
     }
 
+    /// Where this process keeps nginx's pointer to its number of requests.
+    #[must_use]
+    pub fn request_pointer(&self) -> Option<u64> {
+        self.regions.iter().find_map(|region| match &region.code {
+            Code::Module { module, bias } => Some(module.elf.request_pointer?.wrapping_add(*bias)),
+            _ => None,
+        })
+    }
+
     /// What lies at a run-time address.
     #[must_use]
     pub fn find(&self, address: u64) -> Option<&Code> {

@@ -168,3 +168,47 @@ fn a_reload_is_followed_and_marked() {
         .count();
     assert!(reloads >= 1, "{:?}", capture.summary.findings);
 }
+
+/// Children of a process.
+fn children(pid: u32) -> Vec<u32> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
+    text.split_ascii_whitespace()
+        .map(|p| p.parse().unwrap())
+        .collect()
+}
+
+#[test]
+fn requests_are_counted_from_the_gateway_s_own_memory_and_once() {
+    let _one = alone();
+    let dir = tempfile::tempdir().unwrap();
+    let port = 18_434;
+    let program = nginx(dir.path(), port);
+    // Processes that share one counter.
+    let mut targets = vec![TargetSelector::Pid(program.pid())];
+    targets.extend(children(program.pid()).into_iter().map(TargetSelector::Pid));
+    assert_eq!(targets.len(), 3);
+    // What came before the start does not count.
+    (0..20).for_each(|_| request(port).unwrap());
+    let (mut sampler, recorder) = arm(config(targets, 99));
+    sampler.start_at(fleetflame_native::mono_ns());
+    std::thread::sleep(Duration::from_millis(500));
+    (0..137).for_each(|_| request(port).unwrap());
+    std::thread::sleep(Duration::from_millis(1_200));
+    (0..63).for_each(|_| request(port).unwrap());
+    let capture = collect(sampler, &recorder);
+    terminate(&program, "-TERM");
+    assert_eq!(capture.requests, 200);
+    let unknown = |f: &&model::Finding| f.code == model::FindingCode::RequestsUnknown;
+    assert_eq!(capture.summary.findings.iter().filter(unknown).count(), 0);
+}
+
+#[test]
+fn a_gateway_without_a_counter_is_said_to_have_none() {
+    let _one = alone();
+    let dir = tempfile::tempdir().unwrap();
+    let program = Program::start(&compile(dir.path(), "nginx", SHARES, &["-O2"]), &["60"]);
+    let capture = capture(config(vec![TargetSelector::Pid(program.pid())], 99), 1.0);
+    let unknown = |f: &&model::Finding| f.code == model::FindingCode::RequestsUnknown;
+    assert_eq!(capture.requests, 0);
+    assert_eq!(capture.summary.findings.iter().filter(unknown).count(), 1);
+}

@@ -23,6 +23,7 @@ mod lua;
 mod off_cpu;
 mod perf_engine;
 mod policy;
+mod requests;
 mod written;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};

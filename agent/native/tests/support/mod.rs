@@ -114,6 +114,8 @@ pub struct Capture {
     pub schedstat_ns: u64,
     /// Time waiting for a CPU by the kernel's own account.
     pub run_delay_ns: u64,
+    /// Requests of the gateways among the targets.
+    pub requests: u64,
 }
 
 impl Capture {
@@ -205,6 +207,7 @@ pub fn collect(sampler: Sampler, recorder: &Mutex<Recorder>) -> Capture {
     };
     let schedstat_ns = counted(CounterKind::CpuNs);
     let run_delay_ns = counted(CounterKind::RunQueueNs);
+    let requests = counted(CounterKind::Requests);
     eprintln!(
         "{} samples, rooted {}/{}, unknown frames {}/{}, sampled {} ms, schedstat {} ms, \
          latency {:?} work {:?} ns, own CPU {} ms",
@@ -224,6 +227,7 @@ pub fn collect(sampler: Sampler, recorder: &Mutex<Recorder>) -> Capture {
         summary,
         schedstat_ns,
         run_delay_ns,
+        requests,
     }
 }
 
