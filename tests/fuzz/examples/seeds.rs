@@ -15,6 +15,7 @@ fn main() -> std::io::Result<()> {
     stacks()?;
     batch()?;
     yaml()?;
+    scripts()?;
     records()?;
     pprof()?;
     lua()?;
@@ -82,6 +83,22 @@ fn recorder() -> Recorder {
         recorder.count(CounterSource::Host, pid, CounterKind::Lost, 1);
     }
     recorder
+}
+
+/// Choices, a value, a module and a script, as the target takes them apart; what scripts print.
+fn scripts() -> std::io::Result<()> {
+    let value = b"process(\"$^exec_path\").function(\"f\")";
+    let module = b"# a module:  \n$*v := @var(\"v\") $^arg_d :default(1)  ";
+    let script = b"#!/usr/bin/env stap++\n@use m\nprobe $^arg_v {\n  if ($^pid_ok) { $^target }\n\
+        $*a := &@cast(b, \"c\")[0] $*a @pfunc(g) $^libz_path $^arg_d :default(2)\n}\n# @use n\n";
+    let lens = [value.len(), module.len() / 4].map(|len| u8::try_from(len).unwrap_or(u8::MAX));
+    for choice in [1, 3, 5, 16] {
+        let parts: [&[u8]; 4] = [&[choice, lens[0], lens[1]], value, module, script];
+        seed("stapxx", &format!("choice-{choice}"), &parts.concat())?;
+    }
+    let printed = "Latency of 12 requests:\nvalue |---------- count\n    1 |@@ 2\n    2 |  0\n      ~\n\
+        \x20  64 |@ 1\n\nrate 5\nvalue |---------- count\n   <0 |@ 1\n    0 | 0\n    5 | 0\n  >10 |@ 1\n";
+    seed("script_output", "histograms", &[&[9], printed.as_bytes()].concat())
 }
 
 /// Whole documents for mode 0, and the document language of src/document.rs for mode 2.
