@@ -4,6 +4,7 @@
 //! from running.
 
 mod browser;
+mod compare;
 mod fold;
 mod merge;
 mod picture;
@@ -25,4 +26,5 @@ pub const PARTS: &[Part] = &[
     ("stream", stream::measure),
     ("browser", browser::measure),
     ("sampler", sampler::measure),
+    ("compare", compare::measure),
 ];

@@ -96,7 +96,11 @@ pub fn report_html(record: &RunRecord, profile: &Profile, pictures: &[Picture]) 
 /// An SVG as the body of a page of its own: without its XML head.
 fn inline_svg(svg: &str) -> String {
     let begin = svg.find("<svg").unwrap_or(0);
-    format!("<body style=\"margin:0\">{}</body>", &svg[begin..])
+    // A flame graph's script takes its width away, and in a page it would be 300 pixels then.
+    format!(
+        "<style>body{{margin:0}}svg{{width:100%}}</style>{}",
+        &svg[begin..]
+    )
 }
 
 fn rank(out: &mut String, ranking: &Ranking) {
@@ -219,7 +223,7 @@ mod tests {
             "<h1>&lt;b&gt;all&lt;/b&gt;</h1>",
             "a differs from the other host",
             "&lt;script&gt;x",
-            "srcdoc=\"&lt;body style=&quot;margin:0&quot;&gt;&lt;svg width=&quot;10&quot;",
+            "&lt;/style&gt;&lt;svg width=&quot;10&quot;",
             "ranking-few-hosts",
         ] {
             assert!(page.contains(wanted), "{wanted} is missing in\n{page}");

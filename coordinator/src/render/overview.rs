@@ -30,23 +30,23 @@ pub fn heat_svg(heat: &Heat, title: &str, coverage: &str) -> String {
     let columns = seconds.div_ceil(joined);
     let width = (CELLS_WIDTH / columns.max(1) as f64).min(24.0);
     let most = rows.iter().flat_map(|r| r.busy.iter().flatten());
-    let most = most
-        .fold(0.0_f64, |a, b| a.max(*b))
-        .max(if heat.cpus { 1.0 } else { 0.0 });
+    let most = most.fold(0.01_f64, |a, b| a.max(*b));
     let unit = if heat.cpus { "CPU" } else { "samples" };
+    let legend = format!("pale: idle; dark red: {most:.2} {unit} in a second");
     let mut out = head(
         NAMES + 20 + CELLS_WIDTH as usize,
-        110 + rows.len() * ROW,
+        112 + rows.len() * ROW,
         title,
         coverage,
     );
+    let _ = writeln!(out, "<text x=\"20\" y=\"68\" fill=\"#555\">{legend}</text>");
     if rows.is_empty() {
         out.push_str("<text x=\"20\" y=\"86\">no seconds were captured</text>\n</svg>\n");
         return out;
     }
     let mut host = "";
     for (i, row) in rows.iter().enumerate() {
-        let y = 78 + i * ROW;
+        let y = 84 + i * ROW;
         if row.host != host {
             host = &row.host;
             let _ = writeln!(
@@ -81,7 +81,7 @@ pub fn heat_svg(heat: &Heat, title: &str, coverage: &str) -> String {
             );
         }
     }
-    let y = 78 + rows.len() * ROW + 16;
+    let y = 84 + rows.len() * ROW + 16;
     for part in 0..=6 {
         let column = columns * part / 6;
         let x = NAMES as f64 + column as f64 * width;
@@ -123,7 +123,7 @@ pub fn overview_svg(ranking: &Ranking, title: &str, coverage: &str) -> String {
     let most = places.first().map_or(1.0, |p| p.1).max(1e-9);
     let cell = 76;
     let entries = &ranking.entries[..ranking.entries.len().min(ROWS_MAX)];
-    let top = 250;
+    let top = 196;
     let width = NAMES + 40 + cell * places.len().max(6) + 160;
     let mut out = head(width, top + 50 + entries.len() * ROW, title, coverage);
     let unit = ranking.per.unit_of_difference();

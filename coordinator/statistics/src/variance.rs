@@ -24,7 +24,7 @@ const JOINT_MAX: f64 = 25.0;
 pub struct Noise {
     /// For each feature, over all hosts; at least 1.
     pub common: Vec<f64>,
-    /// For each host and feature: the host's own, drawn to the common one; at least the common one.
+    /// For each host and feature: the host's own, drawn to the common one; at least 1.
     pub own: Vec<Vec<f64>>,
     /// The factor for neighbouring and simultaneous blocks, in all of the above.
     pub joint: f64,
@@ -76,7 +76,7 @@ pub fn noise(hosts: &[Host], features: usize, scale: Scale) -> Noise {
             } else {
                 common
             };
-            found.own[h][feature] = own.max(common) * joint;
+            found.own[h][feature] = own.max(1.0) * joint;
         }
     }
     found
