@@ -24,6 +24,7 @@ use crate::requirements;
 
 mod archive;
 pub mod case;
+pub mod fleet;
 mod guest;
 mod image;
 mod kernel;
