@@ -142,6 +142,8 @@ finding_codes! {
         "Give the agent CAP_SYS_NICE (and a real-time share in its cgroup).";
     KernelNamesHidden, "kernel-names-hidden", Note, "Kernel frames have no names because /proc/kallsyms hides its addresses.",
         "Give the agent CAP_SYSLOG, or set kernel.kptr_restrict to 0 or 1.";
+    PidNamespace, "pid-namespace", Warning, "The agent runs in a pid namespace of its own, so it sees only the processes of its container.",
+        "Give the agent the host's pid namespace: hostPID: true in Kubernetes, --pid=host for docker and podman.";
     ResourceLimit, "resource-limit", Warning, "A resource limit of the agent's process made the capture smaller.",
         "Raise the limit that the evidence names (LimitMEMLOCK=, LimitNOFILE= in the unit).";
     // --- engines and targets

@@ -142,6 +142,17 @@ fn situation() -> String {
     format!("kernel.perf_event_paranoid is {paranoid}, capabilities: {have}")
 }
 
+/// The first pid namespace's inode number (`PROC_PID_INIT_INO` in include/linux/proc_ns.h).
+const FIRST_PID_NAMESPACE: &str = "pid:[4026531836]";
+
+/// A finding when `link`, what /proc/self/ns/pid leads to, is not the host's pid namespace.
+fn pid_namespace(link: &str) -> Option<Finding> {
+    (link != FIRST_PID_NAMESPACE).then(|| {
+        let evidence = format!("the agent is in {link}, the host's is {FIRST_PID_NAMESPACE}");
+        Finding::new(FindingCode::PidNamespace, evidence)
+    })
+}
+
 fn restrictions(
     config: &NativeConfig,
     cpu_wide: bool,
@@ -149,6 +160,8 @@ fn restrictions(
     dropped: &[&'static str],
 ) -> Vec<Finding> {
     let mut findings = Vec::new();
+    let link = std::fs::read_link("/proc/self/ns/pid");
+    findings.extend(link.ok().and_then(|l| pid_namespace(&l.to_string_lossy())));
     let have = privileges::effective();
     let has = |name: &str| have.contains(&name);
     let restricted = |what: &str, remedy: &str| {
@@ -250,5 +263,18 @@ pub fn check(config: &NativeConfig) -> NativeReport {
         capabilities: privileges::effective(),
         mode,
         findings,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_pid_namespace_than_the_host_s_is_said() {
+        assert_eq!(pid_namespace(FIRST_PID_NAMESPACE), None);
+        let found = pid_namespace("pid:[4026532301]").expect("a finding");
+        assert_eq!(found.code, FindingCode::PidNamespace);
+        assert!(found.evidence.contains("4026532301"));
     }
 }
