@@ -1,12 +1,12 @@
 //! `fleetflame-agent`: the command line of the agent.
 //!
-//! In: arguments, the policy file. Out: a daemon, a child on stdin and stdout, or a report.
+//! In: arguments, the policy file. Out: a daemon, a child on stdin and stdout, a report, or a module.
 //! Never: anything but the protocol on stdout in `stdio`.
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 use fleetflame_agent::clock::SystemClock;
-use fleetflame_agent::engine::EngineRoom;
+use fleetflame_agent::engine::{EngineRoom, OfflineBuild, build_offline};
 use fleetflame_agent::process::Processes;
 use fleetflame_agent::service::{Agent, Settings};
 use fleetflame_agent::session::HeldStore;
@@ -78,6 +78,8 @@ enum Verb {
     Args(verb::args::Arguments),
     /// Names Lua functions in the stacks that a script printed
     LuaNames(verb::lua_names::Arguments),
+    /// Builds a SystemTap module for hosts of another kernel, or without what it takes to build one
+    BuildModule(BuildModule),
     /// (internal) Joins stdin and stdout to the agent that runs in a folder
     #[command(hide = true)]
     Attach {
@@ -99,6 +101,35 @@ enum Verb {
     /// (internal) Ends an agent's children when the agent was killed
     #[command(hide = true)]
     Keeper,
+}
+
+/// What `build-module` builds.
+#[derive(clap::Args)]
+struct BuildModule {
+    /// The built-in probe: oncpu-user, or oncpu-mixed with kernel stacks
+    #[arg(long, default_value = "oncpu-mixed")]
+    probe: String,
+    /// Samples a second and CPU of the jobs that it is for
+    #[arg(long, default_value_t = 99)]
+    hz: u32,
+    /// CPUs of the largest host that it is for
+    #[arg(long, value_name = "N")]
+    cpus: u32,
+    /// The jobs' memory_mb_max
+    #[arg(long, default_value_t = 256)]
+    memory_mb: u32,
+    /// The kernel: its release, or the folder of its build files
+    #[arg(long, value_name = "RELEASE|DIR")]
+    kernel: PathBuf,
+    /// Another runtime than SystemTap's own (stap -R)
+    #[arg(long, value_name = "DIR")]
+    runtime: Option<PathBuf>,
+    /// A file that targets have mapped as code; may be given often
+    #[arg(long, value_name = "FILE")]
+    image: Vec<String>,
+    /// Where NAME.ko and NAME.json go
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
 }
 
 fn main() -> ExitCode {
@@ -135,6 +166,7 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         }
         Verb::Check { unrestricted, .. } if unrestricted => can_see_everything(arguments.policy),
         Verb::Check { json, .. } => check(arguments.policy, json),
+        Verb::BuildModule(asked) => build_module(asked),
         Verb::Attach { dir } => attach::attach(&dir),
         Verb::Detached { dir } => {
             fleetflame_agent::process::leave_session().context("leaving the session")?;
@@ -257,6 +289,30 @@ async fn child(policy_path: Option<PathBuf>) -> anyhow::Result<()> {
             _ = term.recv() => agent.shut_down().await,
         }
     }
+    Ok(())
+}
+
+#[expect(
+    clippy::print_stdout,
+    reason = "the module's file is this verb's output"
+)]
+fn build_module(asked: BuildModule) -> anyhow::Result<()> {
+    let offline = OfflineBuild {
+        probe: asked.probe,
+        sample_hz: asked.hz,
+        cpus: asked.cpus,
+        memory_mb: asked.memory_mb,
+        kernel: asked.kernel,
+        runtime: asked.runtime,
+        images: asked.image,
+        out: std::path::absolute(&asked.out).context("finding the folder")?,
+    };
+    let processes = Processes::new(Some(process::own_program()));
+    let built = runtime()?.block_on(build_offline(&processes, &offline));
+    let (Ok((_, findings)) | Err(findings)) = &built;
+    findings.iter().for_each(|f| eprintln!("{f}"));
+    let (file, _) = built.map_err(|_| anyhow::anyhow!("the module was not built"))?;
+    println!("{}", file.display());
     Ok(())
 }
 

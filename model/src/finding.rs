@@ -187,6 +187,67 @@ finding_codes! {
         "Put `if ($^pid_ok)` around what its probes do, or take the result as that of the whole host.";
     ScriptPerProcess, "script-per-process", Note, "The script is written for one process, so it is run once for each.",
         "Nothing to do; with `$^pid_ok` instead of a test for target() one run would do.";
+    // --- SystemTap
+    StapNotPermitted, "stap-not-permitted", Error, "SystemTap does not let the agent load a module.",
+        "Run the agent as root, or put its user into the groups that docs/systemtap.md names.";
+    StapBusy, "stap-busy", Error, "Another SystemTap capture runs on this host.",
+        "Wait for its end, or capture with --engine native; two of them would disturb each other.";
+    StapModuleLeft, "stap-module-left", Warning, "A module of a capture that was killed was still loaded, and was unloaded.",
+        "Nothing to do if the evidence says that it was unloaded; else run `staprun -d NAME` as root.";
+    StapModuleRefused, "stap-module-refused", Error, "The kernel refused the module.",
+        "Use a module that was built for exactly this kernel; with Secure Boot it must be signed by an enrolled key.";
+    StapKernelFiles, "stap-kernel-files", Error, "What a module is built from is missing for this kernel.",
+        "Install the headers of exactly the running kernel, or have the module built on another host (docs/systemtap.md).";
+    StapKernelUnlike, "stap-kernel-unlike", Error, "This version of SystemTap does not fit this kernel.",
+        "Install a newer SystemTap, or use --engine native.";
+    StapOptions, "stap-options", Error, "SystemTap does not understand or does not allow what it is asked.",
+        "Install SystemTap 4.4 or newer; options that take away its limits are never used without the host's policy.";
+    StapScript, "stap-script", Error, "The script has an error.",
+        "Correct the place that the evidence names; a built-in probe with this finding is a bug, report it.";
+    StapProbePoint, "stap-probe-point", Error, "A place where the script wants to probe does not exist on this host.",
+        "Try `stap -l` with the probe point of the evidence; functions that were inlined cannot be probed.";
+    StapDebuginfo, "stap-debuginfo", Error, "Debug information that the script needs is missing.",
+        "Install the debuginfo package of the file in the evidence, of exactly its build; the built-in on-CPU probes need none.";
+    StapLuajit, "stap-luajit", Error, "The script's idea of LuaJIT is not the LuaJIT that runs.",
+        "Use the script's variant for GC64 (luajit_gc64), or a newer tapset.";
+    StapUnwindMissing, "stap-unwind-missing", Warning, "Stacks end early because SystemTap was not given a module's unwind data.",
+        "Nothing to do for a retry that succeeded; else name the module with -d.";
+    StapUnmapped, "stap-unmapped", Note, "Stacks passed through code that belongs to no file, such as compiled Lua.",
+        "Use --engine native for stacks through JIT code. DEBUG_UNWIND, which SystemTap suggests, only floods the output.";
+    StapUnwindOdd, "stap-unwind-odd", Note, "Some stacks could not be followed to their end.",
+        "Nothing to do if they are few; a newer SystemTap knows more forms of unwind data.";
+    StapOneFrame, "stap-one-frame", Error, "SystemTap gives stacks of one frame only, without saying that anything is wrong.",
+        "This version cannot read user memory on this kernel: install a newer SystemTap, or use --engine native.";
+    StapSkipped, "stap-skipped", Warning, "SystemTap skipped samples.",
+        "Shares stay right if it skipped evenly. Lower --hz; SystemTap 4.4 or newer skips far less.";
+    StapBiased, "stap-biased", Warning, "So many samples were skipped that shares may be wrong.",
+        "Do not act on small differences. Lower --hz, name fewer processes, or use --engine native.";
+    StapSkippedTooMany, "stap-skipped-too-many", Error, "SystemTap ended the run because it had skipped too many samples.",
+        "Lower --hz or name fewer processes; SystemTap 4.4 or newer skips far less.";
+    StapOverload, "stap-overload", Error, "SystemTap ended the run because its probes took too much of a CPU.",
+        "Lower --hz, shorten the capture or name fewer processes. The guard is there for the gateway: do not switch it off.";
+    StapMapFull, "stap-map-full", Error, "There were more distinct stacks than SystemTap had room for, and it ended the run.",
+        "Raise memory_mb_max in the job, lower --hz, or shorten the capture.";
+    StapMaxAction, "stap-max-action", Error, "A handler of the script did more than SystemTap allows in one go.",
+        "Make the handler do less, or raise MAXACTION in a script of your own.";
+    StapScriptFailed, "stap-script-failed", Error, "The script failed while it ran.",
+        "See the evidence for the place; what was printed until then is in the result.";
+    StapMessagesLost, "stap-messages-lost", Note, "SystemTap had more warnings than it could pass on.",
+        "The warnings that did come say which; the stacks are not affected.";
+    StapOutputLost, "stap-output-lost", Warning, "Stacks were lost because they were printed faster than they could be read.",
+        "Raise memory_mb_max in the job, so that the buffers are larger, or lower --hz.";
+    StapOutputCut, "stap-output-cut", Warning, "The end of SystemTap's report is missing.",
+        "What came is in the result; see the other findings for why it was cut.";
+    StapTargetSilent, "stap-target-silent", Warning, "The script had not a single sample of its target.",
+        "Take a busy worker: a master or an idle worker has no on-CPU stacks.";
+    StapRunFailed, "stap-run-failed", Error, "SystemTap ended with an error.",
+        "See the evidence and the other findings of this host.";
+    StapRetried, "stap-retried", Warning, "SystemTap ended a run by itself, and the rest was captured with other settings.",
+        "The evidence says what was changed, why, and what it costs; lower --hz from the start to have one run.";
+    StapSmaller, "stap-smaller", Note, "The capture was made smaller so that it keeps to its memory budget.",
+        "Raise memory_mb_max in the job for deeper stacks or longer slices.";
+    StapWarning, "stap-warning", Note, "SystemTap said something that fleetflame has no name for.",
+        "Read the evidence; the result is as it is shown.";
     // --- budgets and losses
     BudgetStacks, "budget-stacks", Warning, "There were more distinct stacks than the budget; new ones were counted under [pruned].",
         "Totals are exact. Raise the budget's stacks_max, or shorten the capture.";

@@ -146,6 +146,10 @@ pub const SAMPLE_HZ_MAX: u32 = 1_999;
 /// Longest capture that is accepted: one hour.
 pub const DURATION_MS_MAX: u64 = 3_600_000;
 
+/// How long hosts may take to get ready where SystemTap may have to build a module first, unless the job says
+/// otherwise: passes 1 to 4 take 10 to 80 s by how busy a host is, and three minutes at most.
+pub const ARM_TIMEOUT_STAP_MS: u64 = 240_000;
+
 impl JobSpec {
     /// The targets on one host.
     #[must_use]

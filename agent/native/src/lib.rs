@@ -12,6 +12,7 @@
 //! ```
 //! The only unsafe code is in `sys` (system calls) and `ring` (memory shared with the kernel).
 
+mod addresses;
 mod arch;
 mod arming;
 mod attr;
@@ -55,6 +56,7 @@ mod tasks;
 mod unwind;
 mod words;
 
+pub use addresses::{AddressNames, MappedImage};
 pub use arch::Regs;
 pub use budget::{Budget, BudgetRequest, plan as plan_budget};
 pub use check::{NativeReport, check};

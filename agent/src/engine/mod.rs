@@ -7,10 +7,12 @@
 mod native;
 mod perf;
 mod simulated;
+mod stap;
 
 pub use native::NativeEngine;
 pub use perf::PerfEngine;
 pub use simulated::SimulatedEngine;
+pub use stap::{OfflineBuild, StapEngine, build_offline};
 
 use crate::clock::Clock;
 use crate::policy::Policy;
@@ -125,7 +127,14 @@ impl EngineRoom {
                 Arc::clone(&self.processes),
                 Arc::clone(&self.clock),
             )),
-            EngineChoice::Stap | EngineChoice::Auto => {
+            EngineChoice::Stap => Box::new(StapEngine::new(
+                Arc::clone(&recorder),
+                Arc::clone(&self.processes),
+                Arc::clone(&self.clock),
+                policy.stap_runtime.clone(),
+                policy.allow_stap_unguarded,
+            )),
+            EngineChoice::Auto => {
                 let said = format!("engine {} is not part of this version", order.engine);
                 return Err(Finding::new(FindingCode::EngineUnavailable, said));
             }
@@ -163,7 +172,14 @@ pub fn survey(policy: &Policy) -> Vec<EngineReport> {
     };
     vec![
         native,
-        absent(EngineChoice::Stap),
+        if policy.engines.contains(&EngineChoice::Stap) {
+            stap::survey()
+        } else {
+            EngineReport {
+                how: "the host's policy does not list it".to_owned(),
+                ..absent(EngineChoice::Stap)
+            }
+        },
         perf,
         EngineReport {
             engine: EngineChoice::Simulated.to_string(),

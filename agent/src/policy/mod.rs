@@ -10,6 +10,7 @@ pub use file::{DEFAULT_PATH, load};
 use model::job::{EngineChoice, Pick, Probe, Target};
 use model::{CaptureOrder, Finding, FindingCode};
 use serde::Deserialize;
+use std::path::PathBuf;
 
 /// Most gateway processes etc. that any order may name.
 const TARGETS_MAX: usize = 1_024;
@@ -34,6 +35,11 @@ pub struct Policy {
     pub targets: Vec<TargetKind>,
     /// Whether a target may be stopped (ptrace) where sampling is not permitted otherwise.
     pub allow_ptrace: bool,
+    /// Folder of a runtime for `stap -R`, in place of SystemTap's own: the way out where a distribution's stap does not
+    /// fit its kernel. Its code becomes part of kernel modules, so only the host's owner may name one.
+    pub stap_runtime: Option<PathBuf>,
+    /// Whether SystemTap may run without its guard against overload where the lowest rate is still too much for it.
+    pub allow_stap_unguarded: bool,
     /// CPU of the agent in percent of one core.
     pub cpu_pct_max: u32,
     /// Memory of the agent's stacks in MiB.
@@ -77,6 +83,8 @@ impl Default for Policy {
             duration_s_max: 300,
             targets: vec![Nginx, Pid, Exe, Cmd, Unit, Container],
             allow_ptrace: false,
+            stap_runtime: None,
+            allow_stap_unguarded: false,
             cpu_pct_max: 20,
             memory_mb_max: 512,
             scripts: Vec::new(),

@@ -1,14 +1,16 @@
 //! The keeper: ends the agent's children when the agent itself was killed.
 //!
 //! ```text
-//! agent ── pipe ──► keeper:   "group PGID START_TICKS\n" "folder PATH\n" …   EOF ► INT, 2 s, TERM, KILL, remove
+//! agent ── pipe ──► keeper:   "group PGID START_TICKS\n" "folder PATH\n" "module NAME STAPRUN\n" …
+//!                             EOF ► INT, 2 s, TERM, KILL, unload, remove
 //! ```
-//! In: the groups that the agent started, and its private folder. Out: none of them left after the
-//! pipe's end. Never: a signal to a group whose leader was started at another time (a reused number).
+//! In: the groups that the agent started, the kernel modules that it loaded, and its private folder. Out: none of them
+//! left after the pipe's end. Never: a signal to a group whose leader was started at another time (a reused number).
 
 use super::folder;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
+use std::collections::BTreeMap;
 use std::io::{self, BufRead};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -19,6 +21,10 @@ use tokio::process::{Child, ChildStdin, Command};
 
 /// Most groups that one agent starts.
 const GROUPS_MAX: usize = 1_024;
+/// Times that unloading is tried: handlers may still run.
+const UNLOAD_TRIES: usize = 5;
+/// And most modules that it loads, by name.
+const MODULES_MAX: usize = 1_024;
 
 /// The agent's side.
 #[derive(Debug)]
@@ -61,6 +67,16 @@ impl Keeper {
         self.pipe.flush().await
     }
 
+    pub(super) async fn guard_module(&mut self, staprun: &Path, name: &str) -> io::Result<()> {
+        let path = staprun.as_os_str().as_bytes();
+        if path.contains(&b'\n') || !is_module_name(name) {
+            return Err(io::Error::other("a module or program with an odd name"));
+        }
+        let line = [b"module ", name.as_bytes(), b" ", path, b"\n"].concat();
+        self.pipe.write_all(&line).await?;
+        self.pipe.flush().await
+    }
+
     pub(super) async fn watch(&mut self, group: i32) -> io::Result<()> {
         let ticks = start_ticks(group).unwrap_or(0);
         self.pipe
@@ -77,10 +93,18 @@ impl Keeper {
 pub fn keep(input: impl BufRead) -> io::Result<()> {
     let mut groups: Vec<(i32, u64)> = Vec::new();
     let mut guarded: Option<PathBuf> = None;
+    let mut modules: BTreeMap<String, PathBuf> = BTreeMap::new();
     for line in input.lines() {
         let line = line?;
         if let Some(path) = line.strip_prefix("folder ") {
             guarded = Some(path.into());
+            continue;
+        }
+        if let Some((name, staprun)) = line.strip_prefix("module ").and_then(|l| l.split_once(' '))
+        {
+            if is_module_name(name) && modules.len() < MODULES_MAX {
+                modules.insert(name.to_owned(), staprun.into());
+            }
             continue;
         }
         let mut words = line.split(' ');
@@ -95,10 +119,46 @@ pub fn keep(input: impl BufRead) -> io::Result<()> {
         }
     }
     end_groups(groups);
+    modules
+        .iter()
+        .for_each(|(name, staprun)| unload(staprun, name));
     if let Some(guarded) = guarded {
         folder::remove(&guarded);
     }
     Ok(())
+}
+
+/// A name that the kernel could have shown for a module of ours.
+fn is_module_name(name: &str) -> bool {
+    !name.is_empty()
+        && name.len() < 56
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+}
+
+/// Unloads a module that is still there although whoever read it is gone: it would sample for ever.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the keeper has no runtime, and nobody keeps the keeper's children"
+)]
+fn unload(staprun: &Path, name: &str) {
+    let is_loaded = || {
+        let modules = std::fs::read_to_string("/proc/modules").unwrap_or_default();
+        modules.lines().any(|l| l.split(' ').next() == Some(name))
+    };
+    for _ in 0..UNLOAD_TRIES {
+        if !is_loaded() {
+            return;
+        }
+        let mut staprun = std::process::Command::new(staprun);
+        staprun.args(["-d", name]).env_clear().current_dir("/");
+        let quiet = staprun
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        // What it says would be heard by nobody; whether it worked is seen above.
+        let _ = quiet.status();
+        std::thread::sleep(Duration::from_millis(200));
+    }
 }
 
 #[expect(
@@ -142,4 +202,24 @@ fn start_ticks(pid: i32) -> Option<u64> {
         .nth(19)?
         .parse()
         .ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_names_that_a_module_can_have_are_unloaded() {
+        assert!(is_module_name("ff_0123456789abcdef"));
+        for odd in ["", "*", "-d", "../x", "a b", "a\nb", &"x".repeat(60)] {
+            assert!(!is_module_name(odd), "{odd:?}");
+        }
+    }
+
+    #[test]
+    fn a_module_that_is_not_loaded_is_left_alone_and_lines_that_are_none_are_passed_over() {
+        // staprun must not be run: this would fail to be found, and take its tries.
+        let said = "module ff_0123456789abcdef /no/such/staprun\nmodule * /bin/false\nmodule\n?\n";
+        assert!(keep(said.as_bytes()).is_ok());
+    }
 }

@@ -67,6 +67,15 @@ impl Processes {
         self.keeper(&mut keeper)?.guard(folder).await
     }
 
+    /// Has the keeper unload the kernel module `name` by `staprun` when this agent is gone, however it goes.
+    ///
+    /// # Errors
+    /// The operating system's, when the keeper cannot be started.
+    pub async fn guard_module(&self, staprun: &Path, name: &str) -> io::Result<()> {
+        let mut keeper = self.keeper.lock().await;
+        self.keeper(&mut keeper)?.guard_module(staprun, name).await
+    }
+
     /// The keeper, started when it is needed first.
     fn keeper<'k>(
         &self,
@@ -103,7 +112,7 @@ impl Processes {
         self.launch(command).await
     }
 
-    /// Starts one stage of a pipeline in a process group of its own, at the root folder, with
+    /// Starts one stage of a pipeline in a process group of its own, in the stage's folder, with
     /// nothing in its environment but what the stage says. Its stderr can be read.
     ///
     /// # Errors
@@ -119,7 +128,7 @@ impl Processes {
             .args(arguments)
             .env_clear()
             .envs(stage.environment.iter().copied())
-            .current_dir("/")
+            .current_dir(stage.folder)
             .stdin(stage.stdin)
             .stdout(stage.stdout)
             .stderr(Stdio::piped());
@@ -146,6 +155,8 @@ pub struct Stage<'a> {
     pub argv: &'a [OsString],
     /// All of its environment.
     pub environment: &'a [(&'a str, &'a str)],
+    /// Where it runs: the root folder, unless it leaves something where it runs.
+    pub folder: &'a Path,
     /// Where its input comes from.
     pub stdin: Stdio,
     /// Where its output goes.

@@ -10,7 +10,8 @@ use crate::transport::{Connector, Local, Ssh, direct, local};
 use anyhow::Context as _;
 use clap::Args;
 use model::job::{
-    EngineChoice, Event, JobHost, Pick, Probe, Reach, Target, parse_duration_ms, parse_wait_us,
+    ARM_TIMEOUT_STAP_MS, EngineChoice, Event, JobHost, Pick, Probe, Reach, Target,
+    parse_duration_ms, parse_wait_us,
 };
 use model::order::Budgets;
 use model::{HostName, JobSpec};
@@ -47,7 +48,7 @@ pub struct JobFlags {
     /// Which of the matching processes: all, busiest:N or random:N
     #[arg(long, value_name = "PICK")]
     pub pick: Option<Pick>,
-    /// How: auto, native or perf (stap is not part of this version)
+    /// How: auto, native, perf or stap
     #[arg(long, value_name = "ENGINE")]
     pub engine: Option<EngineChoice>,
     /// What is measured: on-cpu, or off-cpu for where threads wait (others are not part of this
@@ -66,7 +67,7 @@ pub struct JobFlags {
     /// For how long, such as 30s or 2m [default: 30s]
     #[arg(long, value_name = "TIME", value_parser = parse_duration_ms)]
     pub duration: Option<u64>,
-    /// How long hosts may take to get ready [default: 10s]
+    /// How long hosts may take to get ready [default: 10s; 4m with --engine stap]
     #[arg(long, value_name = "TIME", value_parser = parse_duration_ms)]
     pub arm_timeout: Option<u64>,
     /// A title for pictures and report
@@ -185,16 +186,13 @@ impl JobFlags {
         job.sample_hz = self.hz.unwrap_or(job.sample_hz);
         job.min_wait_us = self.min_wait.unwrap_or(job.min_wait_us);
         job.duration_ms = self.duration.unwrap_or(job.duration_ms);
+        if job.engine == EngineChoice::Stap && self.engine.is_some() {
+            // A module may have to be built first.
+            job.arm_timeout_ms = job.arm_timeout_ms.max(ARM_TIMEOUT_STAP_MS);
+        }
         job.arm_timeout_ms = self.arm_timeout.unwrap_or(job.arm_timeout_ms);
         if let Some(title) = &self.title {
             job.title.clone_from(title);
-        }
-        if job.engine == EngineChoice::Stap {
-            let said = format!(
-                "engine {} is not part of this version; use auto, native or perf",
-                job.engine
-            );
-            return Err(usage(said));
         }
         if !matches!(job.probe, Probe::OnCpu | Probe::OffCpu) {
             let said = format!(

@@ -85,8 +85,9 @@ fn decide(run: RunId, job: &JobSpec, host: &HostName, report: &HostReport) -> Ho
 }
 
 /// What `auto` tries, best first. Native takes one stack through C and Lua with function starts for
-/// what has no names; perf is taken where native may not or cannot run.
-const AUTO: [EngineChoice; 2] = [EngineChoice::Native, EngineChoice::Perf];
+/// what has no names; perf is taken where native may not or cannot run. SystemTap comes last: it loads a module into
+/// the kernel, its stacks end at JIT code, and a host's policy has to list it.
+const AUTO: [EngineChoice; 3] = [EngineChoice::Native, EngineChoice::Perf, EngineChoice::Stap];
 
 /// The engine for a host. One that was asked for by name and cannot run is an error: a result by
 /// another engine is not what was asked for.
@@ -228,10 +229,14 @@ mod tests {
 
     /// A plan for one host with native and perf, where they can run.
     fn decided(job: &JobSpec, native: bool, perf: bool) -> HostDecision {
+        decided_with(job, native, perf, false)
+    }
+
+    fn decided_with(job: &JobSpec, native: bool, perf: bool, stap: bool) -> HostDecision {
         let report = HostReport {
             engines: vec![
                 engine("native", native, &[]),
-                engine("stap", false, &[]),
+                engine("stap", stap, &[]),
                 engine("perf", perf, &["cpu-clock", "cycles"]),
             ],
             ..HostReport::default()
@@ -261,6 +266,29 @@ mod tests {
     }
 
     #[test]
+    fn auto_takes_systemtap_only_where_nothing_else_may_run_and_says_so() {
+        let auto = job(EngineChoice::Auto);
+        let taken = |native, perf| {
+            let decision = decided_with(&auto, native, perf, true);
+            (decision.order.unwrap().engine, decision.reason)
+        };
+        assert_eq!(taken(true, true).0, EngineChoice::Native);
+        assert_eq!(taken(false, true).0, EngineChoice::Perf);
+        let (engine, reason) = taken(false, false);
+        assert_eq!(engine, EngineChoice::Stap);
+        assert!(
+            reason.contains("not native") && reason.contains("not perf"),
+            "{reason}"
+        );
+        let asked = decided_with(&job(EngineChoice::Stap), true, true, true);
+        assert!(
+            asked.reason.starts_with("as asked: stap"),
+            "{}",
+            asked.reason
+        );
+    }
+
+    #[test]
     fn without_any_engine_each_says_why_not() {
         let decision = decided(&job(EngineChoice::Auto), false, false);
         assert!(decision.order.is_none());
@@ -271,10 +299,10 @@ mod tests {
             .collect();
         assert_eq!(
             said,
-            ["native: native would run so; perf: perf would run so"]
+            ["native: native would run so; perf: perf would run so; stap: stap would run so"]
         );
         let permission = |f: &&Finding| f.code == FindingCode::PerfNotPermitted;
-        assert_eq!(decision.findings.iter().filter(permission).count(), 2);
+        assert_eq!(decision.findings.iter().filter(permission).count(), 3);
     }
 
     #[test]

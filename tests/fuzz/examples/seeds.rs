@@ -12,6 +12,7 @@ fn main() -> std::io::Result<()> {
     ffz()?;
     folded()?;
     perf_text()?;
+    stap_said()?;
     stacks()?;
     batch()?;
     yaml()?;
@@ -190,6 +191,22 @@ fn perf_text() -> std::io::Result<()> {
         let seed_bytes = [&[choices, 200, 0], &text[..text.len().min(2048)]].concat();
         seed("perf_script", name, &seed_bytes)?;
         seed("compat_perf", name, &seed_bytes)?;
+    }
+    Ok(())
+}
+
+/// What SystemTap said, and what a probe of ours printed.
+fn stap_said() -> std::io::Result<()> {
+    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../agent/testdata/stap");
+    for name in [
+        "field-map-full.stderr",
+        "pass4-fail-kernel-api-drift.stderr",
+        "stap5.1-kernel6.12.stderr",
+        "flood-transport-failures.stderr",
+        "oncpu-user.stdout",
+    ] {
+        let text = std::fs::read(data.join(name))?;
+        seed("stap_said", name, &[&[4, 200, 0], &text[..text.len().min(4096)]].concat())?;
     }
     Ok(())
 }

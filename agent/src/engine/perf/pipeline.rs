@@ -83,6 +83,7 @@ impl Pipeline {
         let stage = Stage {
             argv: &argv,
             environment: &command::ENVIRONMENT,
+            folder: Path::new("/"),
             stdin: Stdio::from(from),
             stdout: Stdio::piped(),
         };
@@ -94,6 +95,7 @@ impl Pipeline {
         let stage = Stage {
             argv: &argv,
             environment: &command::ENVIRONMENT,
+            folder: Path::new("/"),
             stdin: Stdio::piped(),
             stdout: Stdio::from(to),
         };

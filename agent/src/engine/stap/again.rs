@@ -1,0 +1,103 @@
+//! The end of one run, and another one after it.
+//!
+//! In: a run that is over, why, and what is left of the time. Out: its part of the account; a further run with other
+//! settings, told with its reason and price. Never: a retry that nobody is told of.
+
+use super::capture::{Capture, failed, lock};
+use super::diagnose::{Verdict, conclude};
+use super::remedy;
+use super::run::Run;
+use model::{Finding, FindingCode};
+use std::collections::BTreeSet;
+
+impl Capture {
+    /// After SystemTap ended a run by itself: the next rung of the ladder, if there is one. Whether it captures again.
+    pub(super) async fn go_on(&mut self) -> bool {
+        let Some(run) = self.run.take() else {
+            return false;
+        };
+        let causes = self.settle(run).await;
+        self.earlier.runs += 1;
+        let passed_ms = self.clock.now_ns().saturating_sub(self.start_ns) / 1_000_000;
+        let left_ms = self.plan.duration_ms.saturating_sub(passed_ms);
+        let step = remedy::next(
+            &causes,
+            self.plan.settings,
+            self.plan.wanted.demand,
+            (self.earlier.runs, left_ms, self.armed_in_ms),
+            self.plan.may_be_unguarded,
+        );
+        let Some(step) = step else {
+            return false;
+        };
+        self.plan.settings = step.settings;
+        self.plan.wanted.period_ns = step.settings.period_ns();
+        self.plan.wanted.unguarded = step.settings.unguarded;
+        let why: Vec<&str> = causes.iter().map(|code| code.as_str()).collect();
+        let again = self.again().await;
+        let outcome = match &again {
+            Ok(()) => String::new(),
+            Err(findings) => {
+                let why = findings.first().map_or("", |f| f.evidence.as_str());
+                format!("; it could not be done: {why}")
+            }
+        };
+        let said = format!(
+            "try {}: {}, because of {}{outcome}",
+            self.earlier.runs + 1,
+            step.said,
+            why.join(", ")
+        );
+        let retried = Finding::new(FindingCode::StapRetried, said);
+        self.earlier.findings.push(retried);
+        again.is_ok()
+    }
+
+    /// Builds or finds a module by the new settings, loads it and starts it.
+    async fn again(&mut self) -> Result<(), Vec<Finding>> {
+        let (module, _) = self.module().await?;
+        self.take(&module);
+        let Some(stacks) = self.stacks.clone() else {
+            return Err(failed("nobody hears it"));
+        };
+        lock(&stacks).retake(self.plan.taken.clone());
+        self.load(&module, stacks).await?;
+        let go = self.run.as_ref().map(|run| run.tell("go"));
+        match go {
+            Some(Err(e)) => Err(failed(&format!("the module's control file: {e}"))),
+            _ => Ok(()),
+        }
+    }
+
+    /// The end of one run, into the account. Why it ended.
+    pub(super) async fn settle(&mut self, mut run: Run) -> BTreeSet<FindingCode> {
+        self.earlier.cpu_ns += run.cpu_ns();
+        let ended = run.finish(&self.processes).await;
+        let printed = ended.account.end.map_or(0, |(_, samples)| samples);
+        let missing = printed.saturating_sub(ended.account.samples);
+        let facts = ended.diagnosis.facts.clone();
+        self.earlier.lost += facts.skipped.saturating_add(missing);
+        // Without the kernel's stacks nothing is missing when its unwind data is.
+        let only_kernel =
+            !self.plan.wanted.probe.kernel && facts.wants_unwind.iter().all(|w| w == "kernel");
+        let (verdict, mut findings) = conclude(&ended.ending, ended.diagnosis);
+        tracing::debug!(?verdict, "SystemTap ended");
+        findings.extend(ended.findings);
+        if only_kernel {
+            findings.retain(|f| f.code != FindingCode::StapUnwindMissing);
+        }
+        if self.start_ns == 0 && verdict == Verdict::Failed {
+            findings.retain(|f| f.code != FindingCode::StapOutputCut);
+        }
+        if ended.account.foreign > 0 {
+            let said = format!(
+                "{} lines of the probe's output: {}",
+                ended.account.foreign,
+                ended.account.examples.join("; ")
+            );
+            findings.push(Finding::new(FindingCode::InputSkipped, said));
+        }
+        self.earlier.findings.extend(findings);
+        facts.causes
+    }
+}

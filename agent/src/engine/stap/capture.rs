@@ -1,0 +1,438 @@
+//! A capture's life: find, build or take a module, load, go, watch over it, end.
+//!
+//! In: an order. Out: stacks, counters, findings. Never: a second capture with SystemTap on the machine, or a module
+//! that stays loaded.
+
+use super::build::{self, Builder};
+use super::diagnose::conclude;
+use super::module::{self, Module, Wanted};
+use super::remedy::Settings;
+use super::run::{Ear, Run};
+use super::stacks::{Stacks, Taken};
+use super::tool::{self, Turn};
+use crate::clock::Clock;
+use crate::engine::{SharedRecorder, Stopped};
+use crate::process::Processes;
+use model::coverage::CaptureStats;
+use model::profile::{CounterKind, CounterSource, Process};
+use model::{Finding, FindingCode};
+use native::{AddressNames, TargetUse, TargetWatch};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::oneshot;
+
+const SECOND_NS: u64 = 1_000_000_000;
+/// How often it is looked after.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// Locks even if a thread panicked with it: the values are whole at any time.
+pub(super) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What the capture tells while it runs.
+#[derive(Debug, Default)]
+pub(super) struct Told {
+    pub started_ns: Option<u64>,
+    pub findings: Vec<Finding>,
+    pub ended: Option<Finding>,
+    pub children_cpu_ns: u64,
+}
+
+/// What an order comes to here.
+pub(super) struct Plan {
+    pub staprun: PathBuf,
+    /// stap, its version, and its runtime where the policy names another; none where modules can only be loaded.
+    pub translator: Option<(PathBuf, String, Option<PathBuf>)>,
+    pub wanted: Wanted,
+    pub taken: Taken,
+    /// What the next module is built with.
+    pub settings: Settings,
+    /// Of the whole capture.
+    pub duration_ms: u64,
+    /// The host's leave.
+    pub may_be_unguarded: bool,
+}
+
+/// The task's state.
+pub(super) struct Capture {
+    pub(super) plan: Plan,
+    pub(super) processes: Arc<Processes>,
+    pub(super) clock: Clock,
+    pub(super) recorder: SharedRecorder,
+    pub(super) told: Arc<Mutex<Told>>,
+    /// None while it looks, on a thread that may block.
+    pub(super) watch: Option<TargetWatch>,
+    /// Who is captured.
+    pub(super) pids: BTreeMap<u32, Process>,
+    pub(super) stacks: Option<Arc<Mutex<Stacks>>>,
+    pub(super) run: Option<Run>,
+    _turn: Turn,
+    pub(super) start_ns: u64,
+    pub(super) metered_ns: u64,
+    pub(super) cpu_at_start_ns: u64,
+    /// Runs that SystemTap ended by itself.
+    pub(super) earlier: Earlier,
+    /// How long it took from the order to a loaded module.
+    pub(super) armed_in_ms: u64,
+}
+
+/// What runs came to that are over.
+#[derive(Debug, Default)]
+pub(super) struct Earlier {
+    pub(super) runs: u32,
+    pub(super) findings: Vec<Finding>,
+    pub(super) lost: u64,
+    pub(super) cpu_ns: u64,
+}
+
+impl Capture {
+    /// A capture that has loaded nothing; its turn has come.
+    pub(super) fn new(
+        plan: Plan,
+        (processes, clock): (Arc<Processes>, Clock),
+        recorder: SharedRecorder,
+        watch: TargetWatch,
+        turn: Turn,
+    ) -> Self {
+        Self {
+            plan,
+            processes,
+            clock,
+            recorder,
+            told: Arc::default(),
+            watch: Some(watch),
+            pids: BTreeMap::new(),
+            stacks: None,
+            run: None,
+            _turn: turn,
+            start_ns: 0,
+            metered_ns: 0,
+            cpu_at_start_ns: 0,
+            earlier: Earlier::default(),
+            armed_in_ms: 0,
+        }
+    }
+
+    /// Finds the targets and loads a module that captures nothing yet.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub(super) async fn arm(&mut self) -> Result<Vec<Finding>, Vec<Finding>> {
+        let began_ns = self.clock.now_ns();
+        self.scan().await;
+        let mut findings = std::mem::take(&mut lock(&self.told).findings);
+        if self.pids.is_empty() {
+            // A module holds the unwind data of the files that its targets have mapped.
+            let said = "no process matches the target, and a module is of the files of one";
+            return Err(vec![Finding::new(FindingCode::TargetNotFound, said)]);
+        }
+        let pids: Vec<u32> = self.pids.keys().copied().collect();
+        let threads: usize = pids.iter().map(|pid| native::threads(*pid).len()).sum();
+        let cpus = self.plan.wanted.demand.cpus;
+        self.plan.wanted.demand.running = cpus.min(threads.max(1) as u64);
+        let kernel = self.plan.wanted.probe.kernel;
+        let now_ns = self.clock.now_ns();
+        let learned = tokio::task::spawn_blocking(move || {
+            let mut names = AddressNames::new(kernel);
+            let mut images = BTreeMap::new();
+            for pid in pids {
+                names.learn(pid, now_ns);
+                images.extend(names.images(pid).into_iter().map(|i| (i.path.clone(), i)));
+            }
+            (names, images)
+        });
+        let (names, images) = learned.await.map_err(|e| failed(&e.to_string()))?;
+        self.plan.wanted.images = images.into_values().collect();
+        let (module, more) = self.module().await?;
+        findings.extend(more);
+        findings.extend(told_of(&module));
+        self.take(&module);
+        let mut stacks = Stacks::new(Arc::clone(&self.recorder), self.plan.taken.clone(), names);
+        for process in self.pids.values() {
+            stacks.add(process.clone());
+        }
+        let stacks = Arc::new(Mutex::new(stacks));
+        self.stacks = Some(Arc::clone(&stacks));
+        self.load(&module, stacks).await?;
+        self.armed_in_ms = self.clock.now_ns().saturating_sub(began_ns) / 1_000_000;
+        if let Some(watch) = &mut self.watch {
+            watch.arm();
+        }
+        Ok(findings)
+    }
+
+    /// From now on stacks are as `module` takes them.
+    pub(super) fn take(&mut self, module: &Module) {
+        let taken = &mut self.plan.taken;
+        taken.slice_ms = module.sizes.slice_ms;
+        taken.depth = usize::try_from(module.sizes.depth).unwrap_or(usize::MAX);
+        taken.period_ns = self.plan.wanted.period_ns;
+        taken.mode = format!("{} ({})", self.plan.wanted.probe.name, module.from);
+    }
+
+    /// A module: one that lies here, or else one that is built now.
+    pub(super) async fn module(&self) -> Result<(Module, Vec<Finding>), Vec<Finding>> {
+        let wanted = &self.plan.wanted;
+        let folders = tool::folders(&wanted.kernel.0);
+        let ready = module::find(&folders, wanted);
+        let Some((stap, version, runtime)) = &self.plan.translator else {
+            return ready.map(|m| (m, Vec::new())).map_err(|why| {
+                let said = format!("there is no stap here, and no module will do: {why}");
+                vec![Finding::new(FindingCode::StapKernelFiles, said)]
+            });
+        };
+        // One that lies here without some of the files is good only where nothing better can be built.
+        match &ready {
+            Ok(module) if module.uncovered.is_empty() => return Ok((module.clone(), Vec::new())),
+            _ => {}
+        }
+        let Some(sizes) = self.plan.settings.sizes(wanted.demand) else {
+            let said = format!(
+                "{} MiB are too little for SystemTap's arrays on {} CPUs",
+                wanted.demand.memory_mb, wanted.demand.cpus
+            );
+            return Err(vec![Finding::new(FindingCode::ResourceLimit, said)]);
+        };
+        let builder = Builder {
+            stap: stap.clone(),
+            version: version.clone(),
+            kernel: wanted.kernel.0.clone().into(),
+            runtime: runtime.clone(),
+            folder: PathBuf::from(module::FOLDER),
+        };
+        match build::build(&self.processes, &builder, wanted, &sizes).await {
+            Ok(built) => Ok(built),
+            Err(findings) => match ready {
+                Ok(module) => Ok((module, findings)),
+                Err(_) => Err(findings),
+            },
+        }
+    }
+
+    pub(super) async fn load(&mut self, module: &Module, ear: Ear) -> Result<(), Vec<Finding>> {
+        let loading = Run::load(&self.processes, &self.plan.staprun, module, ear).await;
+        let mut run = loading.map_err(|e| failed(&format!("staprun could not be started: {e}")))?;
+        if !run.is_loaded().await {
+            let ended = run.finish(&self.processes).await;
+            let (_, mut findings) = conclude(&ended.ending, ended.diagnosis);
+            findings.retain(|f| f.code != FindingCode::StapOutputCut);
+            if findings.is_empty() {
+                findings = failed("the module did not load, without a word");
+            }
+            return Err(findings);
+        }
+        for pid in self.pids.keys() {
+            if let Err(e) = run.tell(&format!("+{pid}")) {
+                self.run = Some(run);
+                return Err(failed(&format!("the module's control file: {e}")));
+            }
+        }
+        self.run = Some(run);
+        Ok(())
+    }
+
+    /// Looks who is a target.
+    async fn scan(&mut self) {
+        let Some(mut watch) = self.watch.take() else {
+            return;
+        };
+        let looked = tokio::task::spawn_blocking(move || {
+            let (came, gone) = watch.scan();
+            let came: Vec<Process> = came.iter().filter_map(|pid| watch.process(*pid)).collect();
+            (watch, came, gone)
+        });
+        let Ok((mut watch, came, gone)) = looked.await else {
+            return;
+        };
+        lock(&self.told).findings.extend(watch.take_findings());
+        self.watch = Some(watch);
+        for pid in gone {
+            self.pids.remove(&pid);
+            if let Some(run) = &self.run {
+                // The module may be gone; that is noticed elsewhere.
+                let _ = run.tell(&format!("-{pid}"));
+            }
+        }
+        for process in came {
+            if let Some(stacks) = &self.stacks {
+                lock(stacks).add(process.clone());
+            }
+            if let Some(run) = &self.run {
+                let _ = run.tell(&format!("+{}", process.pid));
+            }
+            self.pids.insert(process.pid, process);
+        }
+    }
+
+    /// From armed to the end.
+    pub(super) async fn run(
+        mut self,
+        started: oneshot::Receiver<u64>,
+        mut stopped: oneshot::Receiver<()>,
+    ) -> Stopped {
+        tokio::select! {
+            Ok(start_ns) = started => self.start(start_ns, &mut stopped).await,
+            _ = &mut stopped => {}
+        }
+        if self.start_ns != 0 {
+            self.watch_over(&mut stopped).await;
+        }
+        self.finish().await
+    }
+
+    async fn start(&mut self, start_ns: u64, stopped: &mut oneshot::Receiver<()>) {
+        let wait = start_ns.saturating_sub(self.clock.now_ns());
+        tokio::select! {
+            () = tokio::time::sleep(Duration::from_nanos(wait)) => {}
+            _ = stopped => return,
+        }
+        if let Some(run) = &mut self.run {
+            self.cpu_at_start_ns = run.cpu_ns();
+            if let Err(e) = run.tell("go") {
+                let said = format!("the module's control file: {e}");
+                lock(&self.told).ended = failed(&said).pop();
+            }
+        }
+        self.start_ns = self.clock.now_ns();
+        self.meter(false).await;
+        lock(&self.told).started_ns = Some(self.start_ns);
+    }
+
+    async fn watch_over(&mut self, stopped: &mut oneshot::Receiver<()>) {
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(LOOK) => {}
+                _ = &mut *stopped => return,
+            }
+            self.scan().await;
+            if self.clock.now_ns().saturating_sub(self.metered_ns) >= SECOND_NS {
+                self.meter(false).await;
+            }
+            if let Some(stacks) = &self.stacks {
+                let mut stacks = lock(stacks);
+                stacks.at(self.clock.now_ns());
+                if let Some(samples) = stacks.only_leaves() {
+                    let said = format!("{samples} stacks in user space, each of one frame");
+                    lock(&self.told).ended = Some(Finding::new(FindingCode::StapOneFrame, said));
+                }
+            }
+            let has_ended = match &mut self.run {
+                Some(run) => {
+                    let cpu_ns = self.earlier.cpu_ns + run.cpu_ns();
+                    lock(&self.told).children_cpu_ns = cpu_ns.saturating_sub(self.cpu_at_start_ns);
+                    run.has_ended().await
+                }
+                None => true,
+            };
+            if has_ended {
+                let goes_on = tokio::select! {
+                    goes_on = self.go_on() => goes_on,
+                    _ = &mut *stopped => return,
+                };
+                if !goes_on {
+                    let said = "SystemTap ended before its time";
+                    let ended = Finding::new(FindingCode::EngineFailed, said);
+                    lock(&self.told).ended.get_or_insert(ended);
+                    let _ = stopped.await;
+                    return;
+                }
+            }
+        }
+    }
+
+    /// What the targets used, by the kernel's own account.
+    async fn meter(&mut self, all: bool) {
+        let Some(mut watch) = self.watch.take() else {
+            return;
+        };
+        let read = tokio::task::spawn_blocking(move || {
+            let used: Vec<TargetUse> = watch.used(all);
+            (watch, used)
+        });
+        let Ok((watch, used)) = read.await else {
+            return;
+        };
+        self.watch = Some(watch);
+        let now = self.clock.now_ns();
+        let before = std::mem::replace(&mut self.metered_ns, now).max(self.start_ns);
+        let middle = before + now.saturating_sub(before) / 2;
+        let bin = u32::try_from(middle.saturating_sub(self.start_ns) / SECOND_NS).unwrap_or(0);
+        let mut recorder = lock(&self.recorder);
+        for used in used {
+            let series = self.plan.taken.series(&used.process, &used.thread);
+            let source = CounterSource::Series(recorder.series(&series));
+            recorder.count(source, bin, CounterKind::CpuNs, used.cpu_ns);
+            recorder.count(source, bin, CounterKind::RunQueueNs, used.wait_ns);
+        }
+    }
+
+    /// Ends what was loaded, where nothing was captured.
+    pub(super) async fn abandon(&mut self) {
+        if let Some(run) = self.run.take() {
+            run.finish(&self.processes).await;
+        }
+    }
+
+    async fn finish(mut self) -> Stopped {
+        let stopped_ns = self.clock.now_ns();
+        if self.start_ns != 0 {
+            self.meter(true).await;
+        }
+        let mut stats = CaptureStats {
+            mode: self.plan.taken.mode.clone(),
+            started_mono_ns: self.start_ns,
+            stopped_mono_ns: stopped_ns,
+            ..CaptureStats::default()
+        };
+        let counts = self.watch.as_ref().map_or((0, 0), TargetWatch::counts);
+        stats.processes = u32::try_from(counts.0).unwrap_or(u32::MAX);
+        if let Some(run) = self.run.take() {
+            self.settle(run).await;
+        }
+        stats.own_cpu_ns = self.earlier.cpu_ns.saturating_sub(self.cpu_at_start_ns);
+        stats.lost = self.earlier.lost;
+        let mut findings = std::mem::take(&mut self.earlier.findings);
+        if let Some(stacks) = &self.stacks {
+            let stacks = lock(stacks);
+            stats.truncated = stacks.truncated;
+            findings.extend(stacks.findings().iter().cloned());
+        }
+        if counts.1 > 0 {
+            let said = format!(
+                "{} of {} target processes ended during the capture",
+                counts.1, counts.0
+            );
+            findings.push(Finding::new(FindingCode::TargetVanished, said));
+        }
+        Stopped { stats, findings }
+    }
+}
+
+/// What of a module weakens the capture before it begins.
+fn told_of(module: &Module) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    if !module.uncovered.is_empty() {
+        let some: Vec<&str> = module
+            .uncovered
+            .iter()
+            .take(4)
+            .map(String::as_str)
+            .collect();
+        let said = format!(
+            "{} files of the targets are not in the module: {}",
+            module.uncovered.len(),
+            some.join("; ")
+        );
+        findings.push(Finding::new(FindingCode::StapUnwindMissing, said));
+    }
+    let smaller = module.sizes.smaller();
+    findings.extend(smaller.map(|said| Finding::new(FindingCode::StapSmaller, said)));
+    findings
+}
+
+pub(super) fn failed(why: &str) -> Vec<Finding> {
+    vec![Finding::new(FindingCode::EngineFailed, why)]
+}

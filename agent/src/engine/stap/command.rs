@@ -1,0 +1,235 @@
+//! What stap and staprun are asked, as argument lists. Pure.
+//!
+//! In: sizes, images, paths of ours. Out: arguments and environment. Never: a shell, a word of a target that could be
+//! taken for an option or that SystemTap itself would pass on to one, or an option that takes a guard away.
+
+use super::sizes::Sizes;
+use std::ffi::OsString;
+use std::path::Path;
+
+/// Where the programs are looked for, in this order. Not the caller's PATH: the agent runs as root.
+pub(super) const DIRECTORIES: [&str; 4] = ["/usr/bin", "/usr/sbin", "/bin", "/usr/local/bin"];
+
+/// All that staprun sees of the environment: its words are parsed, so no translation.
+pub(super) const ENVIRONMENT: [(&str, &str); 2] =
+    [("LC_ALL", "C"), ("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")];
+
+/// How names of our modules begin, so that one that was left behind is known for ours.
+pub(super) const NAME_BEGINS: &str = "ff_";
+/// Longest name: the kernel's MODULE_NAME_LEN is 64 less a pointer, and staprun may add to it.
+const NAME_BYTES_MAX: usize = 40;
+
+/// Whether a module of this name is one of ours.
+pub(super) fn is_ours(name: &str) -> bool {
+    name.len() <= NAME_BYTES_MAX
+        && name.strip_prefix(NAME_BEGINS).is_some_and(|rest| {
+            rest.len() == 16
+                && rest
+                    .bytes()
+                    .all(|b| b.is_ascii_hexdigit() && !b.is_ascii_uppercase())
+        })
+}
+
+/// What a module is built of.
+#[derive(Clone, Debug)]
+pub(super) struct Build<'a> {
+    /// stap.
+    pub stap: &'a Path,
+    /// The module's name.
+    pub name: &'a str,
+    /// The script's file.
+    pub script: &'a Path,
+    /// The kernel: a release, or the folder of its build files.
+    pub kernel: &'a OsString,
+    /// Another runtime than stap's own: the way out where both do not fit (docs/systemtap.md).
+    pub runtime: Option<&'a Path>,
+    /// Images whose unwind data goes into the module.
+    pub images: &'a [String],
+    /// Sizes.
+    pub sizes: &'a Sizes,
+    /// Nanoseconds between two samples.
+    pub period_ns: u64,
+    /// Without the guard against overload: only with the host's leave.
+    pub unguarded: bool,
+}
+
+/// `stap -p4`: the module lands in the folder that it is run in.
+pub(super) fn build(build: &Build<'_>) -> Vec<OsString> {
+    let mut argv: Vec<OsString> = vec![build.stap.into(), "-p4".into(), "-m".into()];
+    argv.push(build.name.into());
+    argv.push("-r".into());
+    argv.push(build.kernel.clone());
+    if let Some(runtime) = build.runtime {
+        argv.push("-R".into());
+        argv.push(runtime.into());
+    }
+    for definition in build.sizes.definitions() {
+        argv.push(format!("-D{definition}").into());
+    }
+    if build.unguarded {
+        argv.push("-DSTP_NO_OVERLOAD".into());
+    }
+    for image in build.images {
+        argv.push("-d".into());
+        argv.push(image.into());
+    }
+    argv.push(build.script.into());
+    argv.push(build.sizes.slice_ms.to_string().into());
+    argv.push(build.period_ns.to_string().into());
+    argv
+}
+
+/// What goes into a module by name: absolute, there, and without a character that SystemTap's own generated C code or
+/// makefiles would have to quote.
+///
+/// # Errors
+/// Why its unwind data cannot be given.
+pub(super) fn unwindable(path: &str) -> Result<(), &'static str> {
+    if path.ends_with(" (deleted)") {
+        return Err("it was deleted");
+    }
+    if !path.starts_with('/') {
+        return Err("it is no file");
+    }
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"/._+-@=,:~% ".contains(&b);
+    if !path.bytes().all(plain) {
+        return Err("its name has characters that SystemTap cannot take");
+    }
+    Ok(())
+}
+
+/// `staprun MODULE`, which becomes stapio and prints what the module prints.
+pub(super) fn load(staprun: &Path, module: &Path, buffer_mb: u64) -> Vec<OsString> {
+    vec![
+        staprun.into(),
+        "-b".into(),
+        buffer_mb.to_string().into(),
+        module.into(),
+    ]
+}
+
+/// `staprun -A NAME`: takes up a module whose stapio is gone.
+pub(super) fn attach(staprun: &Path, name: &str) -> Vec<OsString> {
+    vec![staprun.into(), "-A".into(), name.into()]
+}
+
+/// `staprun -d NAME`: unloads a module that nobody uses.
+pub(super) fn unload(staprun: &Path, name: &str) -> Vec<OsString> {
+    vec![staprun.into(), "-d".into(), name.into()]
+}
+
+fn number(text: &str) -> Option<(u32, &str)> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    Some((text[..digits].parse().ok()?, &text[digits..]))
+}
+
+/// The version that `stap --version` says: `(version 4.8/0.188, Debian version 4.8-2)`.
+pub(super) fn parse_version(text: &str) -> Option<(u32, u32)> {
+    let (_, rest) = text.split_once("version ")?;
+    let (major, rest) = number(rest)?;
+    let (minor, _) = number(rest.strip_prefix('.')?)?;
+    Some((major, minor))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::stap::sizes::Demand;
+
+    #[test]
+    fn what_is_asked_is_a_list_of_whole_words() {
+        let demand = Demand {
+            per_second: 99,
+            duration_ms: 1_000,
+            cpus: 2,
+            running: 2,
+            kernel: false,
+            memory_mb: 256,
+            cpu_pct: 10,
+        };
+        let sizes = Sizes::of(demand).unwrap();
+        let images = ["/opt/a b/nginx".to_owned()];
+        let kernel = OsString::from("6.1.0-56-amd64");
+        let argv = build(&Build {
+            stap: Path::new("/usr/bin/stap"),
+            name: "ff_0011223344556677",
+            script: Path::new("/x/s.stp"),
+            kernel: &kernel,
+            runtime: None,
+            images: &images,
+            sizes: &sizes,
+            period_ns: 10_101_010,
+            unguarded: false,
+        });
+        let words: Vec<&str> = argv.iter().map(|w| w.to_str().unwrap()).collect();
+        let at = words.iter().position(|w| *w == "-d").unwrap();
+        assert_eq!(words[at + 1], "/opt/a b/nginx");
+        assert_eq!(words[words.len() - 3..], ["/x/s.stp", "1000", "10101010"]);
+        assert!(words.contains(&format!("-DMAXMAPENTRIES={}", sizes.rows).as_str()));
+        for never in [
+            "-g",
+            "--suppress-time-limits",
+            "-DSTP_NO_OVERLOAD",
+            "DEBUG_UNWIND",
+        ] {
+            assert!(!words.iter().any(|w| w.contains(never)), "{never}");
+        }
+    }
+
+    #[test]
+    fn hostile_paths_of_targets_do_not_get_into_a_module() {
+        assert_eq!(unwindable("/usr/lib/x86_64-linux-gnu/libc.so.6"), Ok(()));
+        assert_eq!(unwindable("/opt/my app/bin/nginx"), Ok(()));
+        for bad in [
+            "/usr/sbin/nginx (deleted)",
+            "-gDfoo",
+            "[vdso]",
+            "",
+            "/tmp/a\nb.so",
+            "/tmp/\"; rm -rf ~\"",
+            "/tmp/$(id)",
+            "/tmp/`id`",
+            "/tmp/a\\b",
+            "/tmp/a'b",
+            "/tmp/\u{e9}.so",
+        ] {
+            assert!(unwindable(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn only_names_of_ours_are_ours() {
+        assert!(is_ours("ff_0123456789abcdef"));
+        for other in [
+            "ff_",
+            "ff_0123456789abcdeF",
+            "ff_0123456789abcde",
+            "ff_memless",
+            "stap_1",
+            "ff_0123456789abcdef_9",
+        ] {
+            assert!(!is_ours(other), "{other}");
+        }
+    }
+
+    #[test]
+    fn versions_of_all_distributions_are_read() {
+        for (text, version) in [
+            (
+                include_str!("../../../testdata/stap/version.stdout"),
+                Some((4, 8)),
+            ),
+            (
+                "Systemtap translator/driver (version 2.3/0.157, rpm 2.3-3.el7)",
+                Some((2, 3)),
+            ),
+            (
+                "Systemtap module loader/runner (version 5.1/0.191, non-git sources)",
+                Some((5, 1)),
+            ),
+            ("stap: not found", None),
+        ] {
+            assert_eq!(parse_version(text), version, "{text}");
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! SystemTap as the trait has it: orders to the task that captures, and what that tells.
+//!
+//! In: an order. Out: stacks. Never: a wait for SystemTap outside of `arm` and `stop`.
+
+use super::capture::{Capture, Plan, Told, lock};
+use super::module::{Wanted, require_closed};
+use super::probes::BuiltIn;
+use super::remedy::Settings;
+use super::sizes::Demand;
+use super::stacks::Taken;
+use super::tool;
+use crate::clock::Clock;
+use crate::engine::{BoxFuture, Engine, Poll, SharedRecorder, Stopped, native as native_engine};
+use crate::process::Processes;
+use model::job::Event;
+use model::{CaptureOrder, Finding, FindingCode};
+use native::TargetWatch;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+/// See the module.
+pub struct StapEngine {
+    recorder: SharedRecorder,
+    processes: Arc<Processes>,
+    clock: Clock,
+    runtime: Option<PathBuf>,
+    may_be_unguarded: bool,
+    told: Arc<Mutex<Told>>,
+    task: Option<(Orders, JoinHandle<Stopped>)>,
+}
+
+/// How the task hears of start and end; dropping the second ends it.
+struct Orders {
+    start: Option<oneshot::Sender<u64>>,
+    stop: oneshot::Sender<()>,
+}
+
+impl StapEngine {
+    /// An engine that fills `recorder`. `runtime` is what the policy names in place of SystemTap's own runtime, and
+    /// `may_be_unguarded` its leave to go without the guard against overload.
+    #[must_use]
+    pub fn new(
+        recorder: SharedRecorder,
+        processes: Arc<Processes>,
+        clock: Clock,
+        runtime: Option<PathBuf>,
+        may_be_unguarded: bool,
+    ) -> Self {
+        Self {
+            recorder,
+            processes,
+            clock,
+            runtime,
+            may_be_unguarded,
+            told: Arc::default(),
+            task: None,
+        }
+    }
+
+    /// What the order comes to on this machine. Blocks for some milliseconds.
+    fn plan(&self, order: &CaptureOrder) -> Result<Plan, Finding> {
+        if order.event != Event::CpuClock {
+            let said = format!("the engine stap has no event {}", order.event);
+            return Err(Finding::new(FindingCode::EngineUnavailable, said)
+                .with_remedy("Use --event cpu-clock, or --engine perf."));
+        }
+        let probe = BuiltIn::of(order)?;
+        let staprun = tool::find("staprun")?;
+        if let Some(finding) = tool::lockdown() {
+            return Err(finding);
+        }
+        if let Some(runtime) = &self.runtime {
+            require_closed(runtime).map_err(|e| {
+                let said = format!("stap_runtime {}: {e}", runtime.display());
+                Finding::new(FindingCode::PolicyUnsafe, said)
+            })?;
+        }
+        let kernel = tool::kernel();
+        let translator = tool::translator().filter(|_| tool::has_headers(&kernel.0));
+        let period_ns = 1_000_000_000 / u64::from(order.sample_hz.max(1));
+        let cpus = native::online_cpus().len();
+        Ok(Plan {
+            staprun,
+            translator: translator.map(|(stap, (major, minor))| {
+                (stap, format!("{major}.{minor}"), self.runtime.clone())
+            }),
+            settings: Settings::first(order.sample_hz),
+            duration_ms: order.duration_ms,
+            may_be_unguarded: self.may_be_unguarded,
+            wanted: Wanted {
+                probe,
+                kernel,
+                period_ns,
+                demand: Demand::of(order, cpus, cpus),
+                unguarded: false,
+                images: Vec::new(),
+            },
+            taken: Taken {
+                host: order.host.to_string(),
+                mode: probe.name.to_owned(),
+                event: order.event.to_string(),
+                period_ns,
+                slice_ms: 0,
+                depth: usize::MAX,
+            },
+        })
+    }
+}
+
+impl Engine for StapEngine {
+    fn arm<'a>(
+        &'a mut self,
+        order: &'a CaptureOrder,
+    ) -> BoxFuture<'a, Result<Vec<Finding>, Vec<Finding>>> {
+        Box::pin(async move {
+            let plan = self.plan(order).map_err(|f| vec![f])?;
+            let config = native_engine::config(order, false).map_err(|f| vec![f])?;
+            let staprun = plan.staprun.clone();
+            let turn = tokio::task::spawn_blocking(move || {
+                let turn = tool::take_turn(&staprun)?;
+                Ok((turn, tool::unload_left(&staprun)))
+            });
+            let turn = turn
+                .await
+                .map_err(|e| vec![Finding::new(FindingCode::EngineFailed, e.to_string())])?;
+            let (turn, mut findings) = turn.map_err(|f| vec![f])?;
+            let room = (Arc::clone(&self.processes), Arc::clone(&self.clock));
+            let watch = TargetWatch::new(config);
+            let recorder = Arc::clone(&self.recorder);
+            let mut capture = Capture::new(plan, room, recorder, watch, turn);
+            capture.told = Arc::clone(&self.told);
+            match capture.arm().await {
+                Ok(more) => findings.extend(more),
+                Err(more) => {
+                    capture.abandon().await;
+                    findings.extend(more);
+                    return Err(findings);
+                }
+            }
+            let (start, started) = oneshot::channel();
+            let (stop, stopped) = oneshot::channel();
+            let task = tokio::spawn(capture.run(started, stopped));
+            let start = Some(start);
+            self.task = Some((Orders { start, stop }, task));
+            Ok(findings)
+        })
+    }
+
+    fn start(&mut self, start_mono_ns: u64) {
+        if let Some((orders, _)) = &mut self.task
+            && let Some(start) = orders.start.take()
+        {
+            let _ = start.send(start_mono_ns);
+        }
+    }
+
+    fn poll(&mut self, now_ns: u64) -> Poll {
+        let mut told = lock(&self.told);
+        Poll {
+            started_mono_ns: told.started_ns.filter(|s| *s <= now_ns),
+            findings: std::mem::take(&mut told.findings),
+            ended: told.ended.take(),
+            children_cpu_ns: told.children_cpu_ns,
+        }
+    }
+
+    fn stop(&mut self, _now_ns: u64) -> BoxFuture<'_, Stopped> {
+        Box::pin(async move {
+            let Some((orders, task)) = self.task.take() else {
+                return Stopped::default();
+            };
+            let _ = orders.stop.send(());
+            let mut stopped = task.await.unwrap_or_else(|e| Stopped {
+                findings: vec![Finding::new(FindingCode::EngineFailed, e.to_string())],
+                ..Stopped::default()
+            });
+            let told = std::mem::take(&mut lock(&self.told).findings);
+            stopped.findings.splice(0..0, told);
+            stopped
+        })
+    }
+}

@@ -1,0 +1,138 @@
+//! Building a module for hosts that cannot build one: of another kernel, without a compiler or headers.
+//!
+//! In: a kernel's build files, the files that the targets have mapped there. Out: `NAME.ko` and `NAME.json`, to be put
+//! into /var/lib/fleetflame/modules of every host with this kernel. Never: a module that says less than what it is of.
+
+use super::build::{self, Builder};
+use super::module::Wanted;
+use super::probes::{ALL, BuiltIn};
+use super::sizes::{Demand, Sizes};
+use super::tool;
+use crate::process::Processes;
+use model::{Finding, FindingCode};
+use native::MappedImage;
+use std::path::{Path, PathBuf};
+
+/// What is to be built.
+#[derive(Clone, Debug)]
+pub struct OfflineBuild {
+    /// The built-in probe's name, such as `oncpu-user`.
+    pub probe: String,
+    /// Samples a second and CPU.
+    pub sample_hz: u32,
+    /// CPUs of the largest host that it is for.
+    pub cpus: u32,
+    /// The memory budget of the orders that it is for, in MiB.
+    pub memory_mb: u32,
+    /// The kernel: a release, or the folder of its build files.
+    pub kernel: PathBuf,
+    /// Another runtime than stap's own.
+    pub runtime: Option<PathBuf>,
+    /// The files that targets have mapped, under the paths that they have there.
+    pub images: Vec<String>,
+    /// Where the module goes.
+    pub out: PathBuf,
+}
+
+/// Builds it; gives its file and what stap said.
+///
+/// # Errors
+/// Why not.
+pub async fn build_offline(
+    processes: &Processes,
+    asked: &OfflineBuild,
+) -> Result<(PathBuf, Vec<Finding>), Vec<Finding>> {
+    let probe = BuiltIn::named(&asked.probe).ok_or_else(|| {
+        let names = ALL.map(|p| p.name).join(", ");
+        let said = format!("{} is no built-in probe; they are {names}", asked.probe);
+        vec![Finding::new(FindingCode::ProbeUnavailable, said)]
+    })?;
+    let (stap, (major, minor)) = tool::translator().ok_or_else(|| match tool::find("stap") {
+        Ok(stap) => vec![Finding::new(
+            FindingCode::EngineUnavailable,
+            format!("{} does not say its version", stap.display()),
+        )],
+        Err(finding) => vec![finding],
+    })?;
+    let release = release(&asked.kernel)
+        .map_err(|said| vec![Finding::new(FindingCode::StapKernelFiles, said)])?;
+    let images: Result<Vec<_>, String> = asked
+        .images
+        .iter()
+        .map(|i| MappedImage::of_file(i))
+        .collect();
+    let images = images.map_err(|said| vec![Finding::new(FindingCode::TargetFile, said)])?;
+    let demand = Demand {
+        per_second: u64::from(asked.sample_hz),
+        duration_ms: 300_000,
+        cpus: u64::from(asked.cpus.max(1)),
+        running: u64::from(asked.cpus.max(1)),
+        kernel: probe.kernel,
+        memory_mb: u64::from(asked.memory_mb),
+        cpu_pct: 10,
+    };
+    let sizes = Sizes::of(demand).ok_or_else(|| {
+        let said = format!(
+            "{} MiB are too little for {} CPUs",
+            asked.memory_mb, asked.cpus
+        );
+        vec![Finding::new(FindingCode::ResourceLimit, said)]
+    })?;
+    let wanted = Wanted {
+        probe,
+        kernel: (release, String::new()),
+        period_ns: 1_000_000_000 / u64::from(asked.sample_hz.max(1)),
+        demand,
+        unguarded: false,
+        images,
+    };
+    let builder = Builder {
+        stap,
+        version: format!("{major}.{minor}"),
+        kernel: asked.kernel.clone().into(),
+        runtime: asked.runtime.clone(),
+        folder: asked.out.clone(),
+    };
+    let (module, findings) = build::build(processes, &builder, &wanted, &sizes).await?;
+    Ok((module.file, findings))
+}
+
+/// The release of a kernel that is given by its build files or by name.
+fn release(kernel: &Path) -> Result<String, String> {
+    let name = kernel
+        .to_str()
+        .ok_or("the kernel is named by bytes that are no text")?;
+    if !name.contains('/') {
+        return Ok(name.to_owned());
+    }
+    // Not include/config/kernel.release: Debian's says 6.1.192 where the kernel says 6.1.0-56-amd64.
+    let file = kernel.join("include/generated/utsrelease.h");
+    let text = std::fs::read_to_string(&file).map_err(|e| format!("{}: {e}", file.display()))?;
+    let release = text
+        .split_once("UTS_RELEASE")
+        .and_then(|(_, rest)| rest.split('"').nth(1));
+    release
+        .map(str::to_owned)
+        .ok_or_else(|| format!("{} names no release", file.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kernel_is_named_or_its_build_files_name_it() {
+        assert_eq!(
+            release(Path::new("6.1.0-56-amd64")).unwrap(),
+            "6.1.0-56-amd64"
+        );
+        let stage = tempfile::tempdir().unwrap();
+        let missing = release(stage.path()).unwrap_err();
+        assert!(missing.contains("utsrelease.h"), "{missing}");
+        let folder = stage.path().join("include/generated");
+        std::fs::create_dir_all(&folder).unwrap();
+        let header = folder.join("utsrelease.h");
+        std::fs::write(&header, "#define UTS_RELEASE \"5.14.0-70.el9.x86_64\"\n").unwrap();
+        assert_eq!(release(stage.path()).unwrap(), "5.14.0-70.el9.x86_64");
+    }
+}

@@ -1,0 +1,100 @@
+//! The text of a built-in probe, whole and damaged.
+//!
+//! In: a recording of the real probe. Out: nothing. Never: a stack that is made up from a damaged line.
+
+use super::*;
+use proptest::prelude::*;
+
+#[derive(Default)]
+struct Ear {
+    ready: bool,
+    marks: Vec<u64>,
+    stacks: Vec<Counted>,
+}
+
+impl Hears for Ear {
+    fn ready(&mut self) {
+        self.ready = true;
+    }
+
+    fn mark(&mut self, ms: u64) {
+        self.marks.push(ms);
+    }
+
+    fn stack(&mut self, stack: &Counted) {
+        self.stacks.push(stack.clone());
+    }
+}
+
+fn read(pieces: &[&[u8]]) -> (Ear, Account) {
+    let (mut ear, mut reader) = (Ear::default(), Reader::default());
+    for piece in pieces {
+        reader.feed(piece, &mut ear);
+    }
+    let account = reader.end();
+    (ear, account)
+}
+
+const RECORDED: &str = include_str!("../../../testdata/stap/oncpu-user.stdout");
+
+#[test]
+fn a_recorded_capture_is_read_to_its_last_line() {
+    let (ear, account) = read(&[RECORDED.as_bytes()]);
+    assert!(ear.ready && account.foreign == 0, "{account:?}");
+    let (rows, samples) = account.end.expect("the last line");
+    assert_eq!((rows, samples), (account.rows, account.samples));
+    assert_eq!(samples, ear.stacks.iter().map(|s| s.count).sum::<u64>());
+    // The workload is deep at one place: leaf, two above it, main, libc.
+    assert!(
+        ear.stacks
+            .iter()
+            .all(|s| s.kernel.is_empty() && s.user.len() == 6)
+    );
+    assert!(ear.marks.is_sorted() && ear.marks.len() > 5);
+}
+
+#[test]
+fn without_its_last_line_a_report_has_no_end() {
+    let cut = &RECORDED[..RECORDED.len() - 4];
+    let (_, account) = read(&[cut.as_bytes()]);
+    assert_eq!((account.end, account.foreign), (None, 1));
+}
+
+#[test]
+fn what_is_no_line_of_ours_is_counted_and_shown() {
+    let text = "ff1\n+1 2 3 0xffff81|0x55 0x66\n+1 2 3 0x55\n+x 2 3 |0x55\n----- probe hit report:\n+1 2 3 |55\n\n=1 2\n";
+    let (ear, account) = read(&[text.as_bytes()]);
+    assert_eq!(ear.stacks.len(), 1);
+    assert_eq!(ear.stacks[0].kernel, [0xffff81]);
+    assert_eq!(ear.stacks[0].user, [0x55, 0x66]);
+    assert_eq!((account.foreign, account.end), (4, Some((1, 2))));
+    assert!(account.examples[2].contains("probe hit report"));
+}
+
+#[test]
+fn a_flood_without_line_breaks_takes_no_more_than_a_line() {
+    let (mut ear, mut reader) = (Ear::default(), Reader::default());
+    for _ in 0..1_000 {
+        reader.feed(&[b'x'; 4_096], &mut ear);
+    }
+    assert!(reader.line.len() <= LINE_BYTES_MAX);
+    reader.feed(b"\n+1 1 1 |0x1\n", &mut ear);
+    assert_eq!((ear.stacks.len(), reader.end().foreign), (1, 1));
+}
+
+proptest! {
+    #[test]
+    fn where_the_text_is_cut_does_not_show(at in 0..RECORDED.len()) {
+        let (whole, account) = read(&[RECORDED.as_bytes()]);
+        let (first, second) = RECORDED.as_bytes().split_at(at);
+        let (pieces, other) = read(&[first, second]);
+        prop_assert_eq!(whole.stacks, pieces.stacks);
+        prop_assert_eq!(account, other);
+    }
+
+    #[test]
+    fn any_text_is_survived(text in "[+@=f0-9a-fx| \n]{0,200}") {
+        let (ear, account) = read(&[text.as_bytes()]);
+        prop_assert_eq!(account.rows, ear.stacks.len() as u64);
+    }
+}

@@ -1,0 +1,289 @@
+//! One loaded module and the program that reads it, from its start to its last line.
+//!
+//! In: a module's file. Out: stacks to an ear, what was said, how it ended. Never: a module left behind: SIGINT first,
+//! so that it prints what it has and unloads itself; and what is still loaded then is unloaded by name.
+
+use super::command;
+use super::diagnose::{Diagnosis, Ending, ReportEnd, diagnose};
+use super::module::Module;
+use super::report::{Account, Hears, Reader};
+use super::tool;
+use crate::process::{Child, Processes, Stage};
+use model::{Finding, FindingCode};
+use std::ffi::OsString;
+use std::fs::OpenOptions;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::task::JoinHandle;
+
+/// A module is loaded and says so within this time; on an emulated machine it takes 2 s.
+pub(super) const LOAD: Duration = Duration::from_secs(30);
+/// How often it is looked whether it is.
+const LOOK: Duration = Duration::from_millis(50);
+/// After SIGINT the module prints what it has and unloads: 0.7 to 1.5 s. A lease's end leaves 5 s.
+const END: Duration = Duration::from_millis(3_000);
+/// What taking up the output of a module whose reader was killed may take.
+const RECOVER: Duration = Duration::from_millis(1_500);
+/// Words that are kept: the first, which say why, and the last, which say how much was skipped.
+const SAID_BYTES_MAX: usize = 32 << 10;
+/// Bytes of text that are read in one step.
+const STEP_BYTES: usize = 64 << 10;
+
+/// The ear of a run, shared with whoever looks at it meanwhile.
+pub(super) type Ear = Arc<Mutex<dyn Hears + Send>>;
+
+/// A loaded module.
+pub(super) struct Run {
+    staprun: PathBuf,
+    name: String,
+    child: Child,
+    said: Said,
+    reader: JoinHandle<Account>,
+    ear: Ear,
+    cpu_ns: u64,
+}
+
+/// How a run ended.
+pub(super) struct Ended {
+    pub ending: Ending,
+    pub diagnosis: Diagnosis,
+    pub account: Account,
+    /// What was done about a module that was still there.
+    pub findings: Vec<Finding>,
+}
+
+/// The control file of a loaded module.
+pub(super) fn control(name: &str) -> PathBuf {
+    Path::new("/proc/systemtap").join(name).join("control")
+}
+
+impl Run {
+    /// Loads the module. It captures nothing until it is told to.
+    ///
+    /// # Errors
+    /// Why staprun could not be started.
+    pub(super) async fn load(
+        processes: &Processes,
+        staprun: &Path,
+        module: &Module,
+        ear: Ear,
+    ) -> io::Result<Self> {
+        processes.guard_module(staprun, &module.name).await?;
+        let argv = command::load(staprun, &module.file, module.sizes.buffer_mb);
+        let (child, said, reader) = start(processes, &argv, Arc::clone(&ear)).await?;
+        Ok(Self {
+            staprun: staprun.to_path_buf(),
+            name: module.name.clone(),
+            child,
+            said,
+            reader,
+            ear,
+            cpu_ns: 0,
+        })
+    }
+
+    /// Waits until its control file is there. False when staprun ended before, or took too long.
+    pub(super) async fn is_loaded(&mut self) -> bool {
+        let control = control(&self.name);
+        let tries = LOAD.as_millis() / LOOK.as_millis();
+        for _ in 0..tries {
+            if control.exists() {
+                return true;
+            }
+            if self.child.ended_within(LOOK).await.is_some() {
+                return false;
+            }
+        }
+        false
+    }
+
+    /// Tells the module a word: `go`, `+PID`, `-PID`.
+    ///
+    /// # Errors
+    /// What the kernel says; the module may be gone.
+    pub(super) fn tell(&self, word: &str) -> io::Result<()> {
+        let mut file = OpenOptions::new().write(true).open(control(&self.name))?;
+        file.write_all(word.as_bytes())
+    }
+
+    /// Whether staprun has ended although it should not have.
+    pub(super) async fn has_ended(&mut self) -> bool {
+        self.child.pid() == 0
+            || self
+                .child
+                .ended_within(Duration::from_millis(1))
+                .await
+                .is_some()
+    }
+
+    /// CPU time of the reader so far, in nanoseconds.
+    pub(super) fn cpu_ns(&mut self) -> u64 {
+        if self.child.pid() != 0 {
+            self.cpu_ns = self.cpu_ns.max(native::cpu_ns(self.child.pid()));
+        }
+        self.cpu_ns
+    }
+
+    /// Ends it: the module prints what it has, is unloaded, and all output is read.
+    pub(super) async fn finish(mut self, processes: &Processes) -> Ended {
+        self.child.interrupt();
+        let status = self.child.ended_within(END).await;
+        let code = status.and_then(|s| s.code());
+        self.child.kill().await;
+        let mut findings = Vec::new();
+        let mut account = self.reader.await.unwrap_or_default();
+        let mut text = self.said.text().await;
+        if tool::loaded().iter().any(|(name, _)| *name == self.name) {
+            // Its reader was killed: the module goes on, and has what was not read yet.
+            let recovered =
+                recover(processes, &self.staprun, &self.name, Arc::clone(&self.ear)).await;
+            let rows = recovered.as_ref().map_or(0, |(account, _)| account.rows);
+            if let Ok((more, words)) = recovered {
+                account.samples = account.samples.saturating_add(more.samples);
+                account.rows += more.rows;
+                account.end = account.end.or(more.end);
+                account.foreign += more.foreign;
+                account.examples.extend(more.examples);
+                text.push_str(&words);
+            }
+            let name = self.name.clone();
+            let left = tool::loaded().iter().any(|(n, _)| *n == name);
+            let unloaded = if left {
+                let staprun = self.staprun.clone();
+                let unload = tokio::task::spawn_blocking(move || tool::unload(&staprun, &name));
+                unload.await.unwrap_or_else(|e| Err(e.to_string()))
+            } else {
+                Ok(())
+            };
+            let how = match unloaded {
+                Ok(()) => "it was unloaded".to_owned(),
+                Err(why) => format!("it could not be unloaded: {why}"),
+            };
+            let said = format!(
+                "the reader of module {} was killed; {rows} rows were recovered, and {how}",
+                self.name
+            );
+            findings.push(Finding::new(FindingCode::StapModuleLeft, said));
+        }
+        let report = match account.end {
+            Some((_, printed)) => ReportEnd::Came {
+                printed,
+                arrived: account.samples,
+            },
+            None => ReportEnd::Missing,
+        };
+        let ending = Ending {
+            code,
+            report,
+            samples: account.samples,
+        };
+        Ended {
+            ending,
+            diagnosis: diagnose(&text),
+            account,
+            findings,
+        }
+    }
+}
+
+/// Attaches to a module whose reader is gone, and ends it as if it were there.
+async fn recover(
+    processes: &Processes,
+    staprun: &Path,
+    name: &str,
+    ear: Ear,
+) -> io::Result<(Account, String)> {
+    let argv = command::attach(staprun, name);
+    let (mut child, mut said, reader) = start(processes, &argv, ear).await?;
+    // It has to have attached before it can be asked to end.
+    let _ = child.ended_within(Duration::from_millis(300)).await;
+    child.interrupt();
+    let _ = child.ended_within(RECOVER).await;
+    child.kill().await;
+    Ok((reader.await.unwrap_or_default(), said.text().await))
+}
+
+async fn start(
+    processes: &Processes,
+    argv: &[OsString],
+    ear: Ear,
+) -> io::Result<(Child, Said, JoinHandle<Account>)> {
+    let stage = Stage {
+        argv,
+        environment: &command::ENVIRONMENT,
+        folder: Path::new("/"),
+        stdin: Stdio::null(),
+        stdout: Stdio::piped(),
+    };
+    let mut child = processes.spawn_stage(stage).await?;
+    // It only copies; behind a busy gateway the module's buffers would run over.
+    native::give_usual_priority(child.pid());
+    let (_, text, errors) = child.pipes();
+    let reader = match text {
+        Some(text) => tokio::spawn(read(text, ear)),
+        None => tokio::spawn(async { Account::default() }),
+    };
+    Ok((child, Said::listen(errors), reader))
+}
+
+async fn read(mut text: impl AsyncRead + Unpin, ear: Ear) -> Account {
+    let mut reader = Reader::default();
+    let mut bytes = vec![0; STEP_BYTES];
+    while let Ok(length) = text.read(&mut bytes).await
+        && length > 0
+    {
+        let mut ear = ear.lock().unwrap_or_else(PoisonError::into_inner);
+        reader.feed(&bytes[..length], &mut *ear);
+    }
+    reader.end()
+}
+
+/// What a program says on stderr, read to its end so that it never waits for us.
+pub(super) struct Said {
+    text: Arc<Mutex<(Vec<u8>, Vec<u8>)>>,
+    listener: Option<JoinHandle<()>>,
+}
+
+impl Said {
+    pub(super) fn listen(errors: Option<impl AsyncRead + Send + Unpin + 'static>) -> Self {
+        let text = Arc::<Mutex<(Vec<u8>, Vec<u8>)>>::default();
+        let heard = Arc::clone(&text);
+        let listener = errors.map(|mut errors| {
+            tokio::spawn(async move {
+                let mut bytes = vec![0; 4 << 10];
+                while let Ok(length) = errors.read(&mut bytes).await
+                    && length > 0
+                {
+                    let mut kept = heard.lock().unwrap_or_else(PoisonError::into_inner);
+                    let (first, last) = &mut *kept;
+                    let room = SAID_BYTES_MAX.saturating_sub(first.len()).min(length);
+                    first.extend_from_slice(&bytes[..room]);
+                    last.extend_from_slice(&bytes[room..length]);
+                    if last.len() > 2 * SAID_BYTES_MAX {
+                        last.drain(..last.len() - SAID_BYTES_MAX);
+                    }
+                }
+            })
+        });
+        Self { text, listener }
+    }
+
+    /// All that was said; once the process is gone, to its end.
+    pub(super) async fn text(&mut self) -> String {
+        if let Some(listener) = &mut self.listener {
+            let _ = tokio::time::timeout(Duration::from_millis(300), listener).await;
+            self.listener = None;
+        }
+        let text = self.text.lock().unwrap_or_else(PoisonError::into_inner);
+        let (first, last) = &*text;
+        format!(
+            "{}{}",
+            String::from_utf8_lossy(first),
+            String::from_utf8_lossy(last)
+        )
+    }
+}

@@ -1,0 +1,227 @@
+//! How large SystemTap's tables and buffers are. Pure.
+//!
+//! In: an order, the machine's CPUs, how many threads can run at once. Out: numbers for -D and -b. Never: more memory
+//! than the order's budget allows, or a stack that is cut in the middle of an address.
+//!
+//! SystemTap allocates an array when the module is loaded: its rows for each CPU and once more for the sum, each row with
+//! room for the longest string. Two arrays alternate (agent/probes/report.stp), and one holds a slice of time.
+
+use model::CaptureOrder;
+
+/// Bytes of an address as SystemTap prints it, with the space behind it: `0xffffffff81000000 `.
+const ADDRESS_BYTES: u64 = 19;
+/// What a row takes beside its string: links, the pid, the statistics (runtime/map-gen.c, runtime/stat.c).
+const ROW_BYTES: u64 = 64;
+/// Frames that are kept of the kernel's and of the user's stack, the deepest that fits first.
+const DEPTHS: [u64; 5] = [128, 96, 64, 48, 32];
+/// Lengths of a slice in milliseconds, the longest that fits first.
+const SLICES_MS: [u64; 4] = [1_000, 500, 250, 100];
+/// Part of the memory budget that the arrays may take; the rest is for buffers and the agent's own tables.
+const ARRAYS_SHARE: u64 = 2;
+/// And the buffers.
+const BUFFERS_SHARE: u64 = 8;
+/// Times as many rows as samples that a slice can have: a report may come late.
+const SPARE: u64 = 2;
+/// Statements that a report takes for one row, and for the rest (translate.cxx counts one for each).
+const ACTIONS_A_ROW: u64 = 8;
+/// The interval in which the runtime looks at a probe's cost, in cycles (STP_OVERLOAD_INTERVAL).
+const OVERLOAD_INTERVAL: u64 = 1_000_000_000;
+/// Times the CPU budget that probes may take within it: a third of a second is not a whole capture, and its first stacks
+/// cost most.
+const BURST: u64 = 4;
+/// The runtime's own limit within it, which is never exceeded here.
+const OVERLOAD_DEFAULT: u64 = 500_000_000;
+/// What a report takes for one row, in cycles, generously: 4 to 20 thousand were seen.
+const REPORT_ROW_CYCLES: u64 = 40_000;
+
+/// The numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Sizes {
+    /// Milliseconds of a slice.
+    pub slice_ms: u64,
+    /// MAXMAPENTRIES.
+    pub rows: u64,
+    /// MAXBACKTRACE.
+    pub depth: u64,
+    /// MAXSTRINGLEN.
+    pub string_bytes: u64,
+    /// MAXACTION.
+    pub actions: u64,
+    /// MAXSKIPPED.
+    pub skipped_max: u64,
+    /// STP_OVERLOAD_THRESHOLD.
+    pub overload_cycles: u64,
+    /// `staprun -b`, in MiB for each CPU.
+    pub buffer_mb: u64,
+}
+
+/// What the numbers depend on.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Demand {
+    /// Samples or events a second on one CPU.
+    pub per_second: u64,
+    /// Milliseconds of the whole capture.
+    pub duration_ms: u64,
+    /// CPUs of the machine.
+    pub cpus: u64,
+    /// Threads that can be sampled at once.
+    pub running: u64,
+    /// Kernel stacks are in the string too.
+    pub kernel: bool,
+    /// MiB that may be used.
+    pub memory_mb: u64,
+    /// CPU that may be used, in percent of one core.
+    pub cpu_pct: u64,
+}
+
+impl Demand {
+    /// Of an on-CPU order.
+    pub(super) fn of(order: &CaptureOrder, cpus: usize, threads: usize) -> Self {
+        let cpus = cpus.max(1) as u64;
+        Self {
+            per_second: u64::from(order.sample_hz),
+            duration_ms: order.duration_ms,
+            cpus,
+            running: cpus.min(threads.max(1) as u64),
+            kernel: order.kernel,
+            memory_mb: u64::from(order.budgets.memory_mb_max),
+            cpu_pct: u64::from(order.budgets.cpu_pct_max),
+        }
+    }
+
+    /// Bytes that both arrays take.
+    pub(super) fn array_bytes(&self, rows: u64, string_bytes: u64) -> u64 {
+        2 * rows * (string_bytes + ROW_BYTES) * (self.cpus + 1)
+    }
+
+    /// Whether arrays of these sizes keep to their part of the memory budget.
+    pub(super) fn fits(&self, sizes: &Sizes) -> bool {
+        self.array_bytes(sizes.rows, sizes.string_bytes) <= (self.memory_mb << 20) / ARRAYS_SHARE
+    }
+
+    fn string_bytes(&self, depth: u64) -> u64 {
+        let stacks = if self.kernel { 2 } else { 1 };
+        // The mark between both, the end of the string; the runtime aligns by 8.
+        (depth * stacks * ADDRESS_BYTES + 2).next_multiple_of(8)
+    }
+}
+
+impl Sizes {
+    /// The deepest stacks and the longest slices that fit; none when nothing does.
+    pub(super) fn of(demand: Demand) -> Option<Self> {
+        let memory = (demand.memory_mb << 20) / ARRAYS_SHARE;
+        let rows_of = |slice_ms: u64| {
+            let samples = (demand.per_second * demand.running * slice_ms).div_ceil(1_000);
+            (samples * SPARE).max(64)
+        };
+        let choices = DEPTHS
+            .iter()
+            .flat_map(|depth| SLICES_MS.iter().map(move |slice| (*depth, *slice)));
+        let fits = |(depth, slice_ms): &(u64, u64)| {
+            demand.array_bytes(rows_of(*slice_ms), demand.string_bytes(*depth)) <= memory
+        };
+        let (depth, slice_ms) = choices.into_iter().find(fits)?;
+        let rows = rows_of(slice_ms);
+        let string_bytes = demand.string_bytes(depth);
+        let expected = demand.per_second * demand.running * demand.duration_ms / 1_000;
+        let buffers_mb = demand.memory_mb / BUFFERS_SHARE / demand.cpus;
+        let report_mb = (rows * string_bytes).div_ceil(1 << 20) + 1;
+        Some(Self {
+            slice_ms,
+            rows,
+            depth,
+            string_bytes,
+            actions: rows * ACTIONS_A_ROW + 1_000,
+            // One in twenty; above one in fifty the result is marked.
+            skipped_max: (expected / 20).max(100),
+            overload_cycles: (OVERLOAD_INTERVAL * demand.cpu_pct * BURST / 100)
+                .max(rows * REPORT_ROW_CYCLES)
+                .min(OVERLOAD_DEFAULT),
+            buffer_mb: report_mb.clamp(1, buffers_mb.clamp(1, 64)),
+        })
+    }
+
+    /// What had to be smaller than it could be, in words.
+    pub(super) fn smaller(&self) -> Option<String> {
+        let whole = (DEPTHS[0], SLICES_MS[0]);
+        ((self.depth, self.slice_ms) != whole).then(|| {
+            format!(
+                "stacks of at most {} frames instead of {}, reports every {} ms instead of {}",
+                self.depth, whole.0, self.slice_ms, whole.1
+            )
+        })
+    }
+
+    /// As definitions for `stap -D`.
+    pub(super) fn definitions(&self) -> [String; 6] {
+        [
+            format!("MAXMAPENTRIES={}", self.rows),
+            format!("MAXSTRINGLEN={}", self.string_bytes),
+            format!("MAXBACKTRACE={}", self.depth),
+            format!("MAXACTION={}", self.actions),
+            format!("MAXSKIPPED={}", self.skipped_max),
+            // The runtime prints it with %lld, and its compiler takes a difference for an error.
+            format!("STP_OVERLOAD_THRESHOLD={}LL", self.overload_cycles),
+        ]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn demand(cpus: u64, running: u64, memory_mb: u64) -> Demand {
+        Demand {
+            per_second: 99,
+            duration_ms: 30_000,
+            cpus,
+            running,
+            kernel: true,
+            memory_mb,
+            cpu_pct: 10,
+        }
+    }
+
+    #[test]
+    fn a_small_machine_gets_deep_stacks_and_long_slices() {
+        let sizes = Sizes::of(demand(2, 2, 256)).unwrap();
+        assert_eq!((sizes.depth, sizes.slice_ms), (128, 1_000));
+        assert!(sizes.string_bytes > 128 * 2 * ADDRESS_BYTES);
+        assert!(sizes.rows >= 2 * 99 * 2);
+    }
+
+    #[test]
+    fn whatever_is_asked_the_arrays_keep_to_their_part_of_the_memory() {
+        for cpus in [1, 2, 8, 64, 256] {
+            for running in [1, 4, cpus] {
+                for memory_mb in [1, 16, 64, 256, 4_096] {
+                    let demand = demand(cpus, running, memory_mb);
+                    let Some(sizes) = Sizes::of(demand) else {
+                        continue;
+                    };
+                    let bytes = demand.array_bytes(sizes.rows, sizes.string_bytes);
+                    assert!(bytes <= (memory_mb << 20) / 2, "{demand:?} {sizes:?}");
+                    // All samples of a slice fit twice, so that the map cannot run over.
+                    let samples = 99 * running * sizes.slice_ms / 1_000;
+                    assert!(sizes.rows >= 2 * samples, "{demand:?} {sizes:?}");
+                    assert!(sizes.overload_cycles <= OVERLOAD_DEFAULT);
+                    assert!(
+                        sizes.overload_cycles
+                            >= (sizes.rows * REPORT_ROW_CYCLES).min(OVERLOAD_DEFAULT)
+                    );
+                    assert!(sizes.actions >= sizes.rows * ACTIONS_A_ROW);
+                }
+            }
+        }
+        assert!(Sizes::of(demand(256, 256, 1)).is_none());
+    }
+
+    #[test]
+    fn many_cpus_make_slices_shorter_before_stacks() {
+        let sizes = Sizes::of(demand(64, 64, 1_024)).unwrap();
+        assert!(sizes.slice_ms < 1_000, "{sizes:?}");
+        // Eight workers on sixty-four CPUs need no more rows than on eight.
+        let few = Sizes::of(demand(64, 8, 1_024)).unwrap();
+        assert!(few.rows < sizes.rows * 2 && few.slice_ms >= sizes.slice_ms);
+    }
+}
