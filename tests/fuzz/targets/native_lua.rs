@@ -13,34 +13,8 @@ mod arch;
 #[path = "../../../agent/native/src/words.rs"]
 mod words;
 
-mod luajit {
-    #[path = "../../../../agent/native/src/luajit/builtins.rs"]
-    pub mod builtins;
-    #[path = "../../../../agent/native/src/luajit/capture.rs"]
-    pub mod capture;
-    #[path = "../../../../agent/native/src/luajit/layout.rs"]
-    pub mod layout;
-    #[path = "../../../../agent/native/src/luajit/memory.rs"]
-    pub mod memory;
-    #[path = "../../../../agent/native/src/luajit/names.rs"]
-    pub mod names;
-    #[path = "../../../../agent/native/src/luajit/segment.rs"]
-    pub mod segment;
-    #[path = "../../../../agent/native/src/luajit/snapshot.rs"]
-    pub mod snapshot;
-    #[path = "../../../../agent/native/src/luajit/source.rs"]
-    pub mod source;
-    #[path = "../../../../agent/native/src/luajit/state.rs"]
-    pub mod state;
-    #[path = "../../../../agent/native/src/luajit/synthetic.rs"]
-    pub mod synthetic;
-    #[path = "../../../../agent/native/src/luajit/threads.rs"]
-    pub mod threads;
-    #[path = "../../../../agent/native/src/luajit/trace.rs"]
-    pub mod trace;
-    #[path = "../../../../agent/native/src/luajit/walk.rs"]
-    pub mod walk;
-}
+#[path = "native_lua/luajit.rs"]
+mod luajit;
 
 use fleetflame_fuzz::Input;
 use libfuzzer_sys::fuzz_target;
