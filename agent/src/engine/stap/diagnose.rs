@@ -359,6 +359,10 @@ fn judge(ending: &Ending, diagnosis: &Diagnosis) -> (Verdict, Vec<Finding>) {
         _ => {}
     }
     if facts.errors > 0 {
+        if diagnosis.worst < Some(Weight::Cuts) {
+            let said = format!("{} errors of the script, without their words", facts.errors);
+            findings.push(Finding::new(FindingCode::StapScriptFailed, said));
+        }
         verdict = verdict.at_best(Verdict::Partial);
     }
     if ending.code != Some(0) {

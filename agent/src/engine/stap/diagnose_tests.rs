@@ -137,6 +137,21 @@ fn rc_0_is_no_proof() {
 }
 
 #[test]
+fn errors_that_are_only_counted_are_told_too() {
+    let text = "WARNING: Number of errors: 3, skipped probes: 0\n";
+    let ending = Ending {
+        code: Some(0),
+        report: NotAsked,
+        samples: 0,
+    };
+    let (verdict, findings) = conclude(&ending, diagnose(text));
+    assert_eq!(
+        (verdict, codes(&findings).as_str()),
+        (Partial, "script-failed")
+    );
+}
+
+#[test]
 fn above_the_bound_skipped_samples_make_a_profile_biased() {
     let said = |skipped: u64| {
         let text = format!("WARNING: Number of errors: 0, skipped probes: {skipped}\n");
