@@ -89,10 +89,11 @@ fn a_target_that_is_gone_or_idle_stops_nothing() -> Result<()> {
         "nothing of the target's eight seconds"
     );
     ensure!(recording.left.is_empty(), "{:?}", recording.left);
-    // A target that never runs is never seen, and that is said.
+    // SystemTap wakes a target once to learn what it has mapped; one that never runs else has these few
+    // samples, and the report comes all the same.
     let recording = Case::named("target-idle")?.run(guest, lab.kit)?;
     recording.require_code(0)?;
-    ensure!(samples(&recording)? == 0, "{}", recording.stdout());
+    ensure!(samples(&recording)? < 100, "{}", recording.stdout());
     ensure!(recording.left.is_empty(), "{:?}", recording.left);
     guest.check_kernel()
 }
