@@ -2,7 +2,7 @@
 # Whatever fails removes what it has made. Arguments: folder, bytes on stdin, how they come (gzip, plain,
 # kept), checksum and size of the program, its BLAKE3 hash, the name to keep it under (or none), whether
 # sudo may be tried, how the agent is run (file, python3, perl). For each 32 KiB that it took it says so, and no more
-# than a second's worth is ever under way: what is interrupted ends at once. The rules for lines are those of prepare.sh.
+# than what takes a second is ever under way: what is interrupted ends at once. The rules for lines are those of prepare.sh.
 umask 077; set -f; d=$1; n=$2; how=$3; sum=$4; size=$5; hash=$6; keep=$7; sudo=$8; via=$9; r=${d%/*};
 fail() { rm -f "$d/agent" "$d/socket"; rmdir "$d" 2>/dev/null; rmdir "$r" 2>/dev/null;
     echo "fleetflame: $1: $2" >&2; exit 9; };
