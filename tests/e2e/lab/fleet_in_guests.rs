@@ -4,14 +4,14 @@
 //! With the engine that costs an emulated processor nothing and starts a child as real ones do: what is held
 //! here is the way there and back.
 
-use std::fs;
-use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use fleetflame_tests::lab::fleet::LabFleet;
 use fleetflame_tests::{Guest, GuestSetup};
 use nix::sys::signal::Signal;
+
+use crate::{samples, within};
 
 const POLICY: &str = "version: 1\nengines: [simulated]\ncpu_pct_max: 100\nmemory_mb_max: 512\n";
 const ENGINE: &str = "engine: simulated\nsample_hz: 50\n\
@@ -73,23 +73,4 @@ fn one_capture_goes_over_two_kernels() -> Result<()> {
 /// Whether the engine's child is there.
 fn captures(guest: &Guest) -> Result<bool> {
     Ok(!guest.pids_of("sleep")?.is_empty())
-}
-
-/// Samples of a folded file.
-fn samples(path: &Path) -> Result<u64> {
-    let text = fs::read_to_string(path).with_context(|| path.display().to_string())?;
-    let count = |line: &str| -> Result<u64> {
-        let (_, count) = line.rsplit_once(' ').context("a line without a count")?;
-        Ok(count.parse()?)
-    };
-    text.lines().map(count).sum()
-}
-
-fn within(deadline: Duration, mut condition: impl FnMut() -> Result<bool>) -> Result<()> {
-    let end = Instant::now() + deadline;
-    while !condition()? {
-        ensure!(Instant::now() < end, "not within {deadline:?}");
-        std::thread::sleep(Duration::from_millis(200));
-    }
-    Ok(())
 }

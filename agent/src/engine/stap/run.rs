@@ -86,12 +86,15 @@ impl Run {
         })
     }
 
-    /// Waits until its control file is there. False when staprun ended before, or took too long.
+    /// Waits until it obeys. False when staprun ended before, or took too long.
+    ///
+    /// The control file is there before the module's session runs, and takes no byte until then: a write gives 0. A word
+    /// that means nothing asks for it.
     pub(super) async fn is_loaded(&mut self) -> bool {
         let control = control(&self.name);
         let tries = LOAD.as_millis() / LOOK.as_millis();
         for _ in 0..tries {
-            if control.exists() {
+            if control.exists() && self.tell("?").is_ok() {
                 return true;
             }
             if self.child.ended_within(LOOK).await.is_some() {
