@@ -143,6 +143,8 @@ fn good_hosts_are_captured_and_bad_ones_explained() -> Result<()> {
             .sum();
         println!("{name}: {} samples, {in_nginx} in nginx", run.samples(name));
         assert!(in_nginx > 0, "{name}: no stack of nginx: {folded:?}");
+        let in_lua = folded.keys().any(|stack| stack.contains(".lua:"));
+        assert!(in_lua, "{name}: no Lua frame: {folded:?}");
     }
     for (name, code) in [
         ("changed", FindingCode::SshHostKeyChanged),
