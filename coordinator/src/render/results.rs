@@ -62,7 +62,10 @@ pub fn write_all(
             let (rest, own) = (|s: &Series| s.host != name, |s: &Series| s.host == name);
             let side = |series| compare::Side { profile, series };
             let seed = compare::seed(&record.id);
-            let told = compare::compared(&side(&rest), &side(&own), Per::Share, seed);
+            // Each costs as much as the whole fleet is large.
+            let told = (hosts.len() <= TOLD_HOSTS_MAX || stands_out(record, name))
+                .then(|| compare::compared(&side(&rest), &side(&own), Per::Share, seed))
+                .flatten();
             let look = DifferenceLook {
                 left: "the rest".to_owned(),
                 right: name.to_owned(),
@@ -83,6 +86,8 @@ pub fn write_all(
     Ok(findings)
 }
 
+/// In larger fleets only the differences of hosts that stand out say what may be chance.
+const TOLD_HOSTS_MAX: usize = 24;
 /// Most pictures of the page: each may have a megabyte.
 const PICTURES_MAX: usize = 6;
 
