@@ -22,10 +22,14 @@ use crate::process::Child;
 use crate::requirements;
 
 /// No crash reports, no updates, no sandbox (tests run as root), nothing to the outside.
-const FLAGS: [&str; 12] = [
+///
+/// There is no graphics processor, and newer browsers give a page WebGL in software only when asked: speedscope draws with
+/// it, and shows nothing without.
+const FLAGS: [&str; 13] = [
     "--headless=new",
     "--no-sandbox",
     "--disable-gpu",
+    "--enable-unsafe-swiftshader",
     "--disable-dev-shm-usage",
     "--disable-quic",
     "--no-first-run",
