@@ -55,6 +55,7 @@ test:  ## everything: packages, format, lints, all tests, doc tests, fuzzing
 	step format cargo fmt --all --check
 	step lints cargo clippy --workspace --all-targets --locked -- -D warnings
 	step programs cargo build --workspace --locked --bins
+	step kernel "$${CARGO_TARGET_DIR:-target}/debug/lab-record"
 	step tests nextest
 	step doc-tests cargo test --workspace --locked --doc --quiet
 	step fuzz tests/fuzz/run $(FUZZ_SECONDS)
@@ -70,6 +71,8 @@ check:  ## the quick part: format, lints, unit tests
 lab:  ## real SystemTap in virtual machines, alone: the stories of tests/e2e/lab; STORIES=word for some of them
 	@$(STEPS)
 	step packages deploy/test-packages
+	step programs cargo build --workspace --locked --bins
+	step kernel "$${CARGO_TARGET_DIR:-target}/debug/lab-record"
 	step lab cargo nextest run --locked --workspace --no-fail-fast --test lab $(STORIES)
 	finish
 

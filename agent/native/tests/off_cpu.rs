@@ -9,7 +9,7 @@ use model::job::Probe;
 use std::process::Command;
 use support::{Capture, Program, alone, capture, compile, config};
 
-/// Sleeps 70 ms and 30 ms in turn, `argv[1]` milliseconds each divided by 1.
+/// Sleeps 70 ms and 30 ms in turn, a minute long.
 const SLEEPS: &str = r#"
 #include <time.h>
 static void ms(long n){ struct timespec t={0,n*1000000}; nanosleep(&t,0); }
@@ -26,7 +26,7 @@ __attribute__((noinline)) void spin(void){ for(int i=0;i<1000000;i++) sink+=i; }
 int main(void){ time_t end=time(0)+60; while(time(0)<end) spin(); return 0; }
 "#;
 
-/// A thousand short sleeps a second and thread in each of two functions that take turns.
+/// Sleeps of 20 µs in two functions that take turns, on two threads.
 const BUSY_SLEEPS: &str = r#"
 #include <pthread.h>
 #include <time.h>

@@ -46,6 +46,10 @@ fn a_module_outlives_its_reader_and_is_taken_up_or_thrown_away() -> Result<()> {
     ensure!(again.stderr().contains("File exists"), "{}", again.stderr());
     // A new reader takes it up; its end gives all that was sampled since the first one began.
     let mut reader = guest.start(&["/usr/bin/staprun", "-A", MODULE])?;
+    // A signal that comes before it reads would end it without the module.
+    crate::within(SOON, || {
+        Ok(guest.modules()?.iter().any(|module| module.users > 0))
+    })?;
     std::thread::sleep(Duration::from_secs(2));
     reader.signal(Signal::SIGINT)?;
     let output = reader.finish(SOON)?;

@@ -2,7 +2,8 @@
 //! rest.
 //!
 //! In: one host on a perfect wire, one behind 1 Mbit/s and 200 ms. Out: progress of the upload, one common
-//! start, both complete; an upload that is interrupted leaves nothing, as soon as any other end. Never: the whole agent in ssh's memory, or memory without a bound on any side.
+//! start, both complete; an upload that is interrupted leaves nothing, as soon as any other end. Never: the
+//! whole agent in ssh's memory, or memory without a bound on any side.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -105,9 +106,13 @@ fn in_the_middle_of_an_upload() -> Result<(SshFleet, Child)> {
     let body = "engine: simulated\nduration: 4s\nsimulated: {seed: 1, processes: 2, stacks: 8}";
     let mut coordinator = fleet.capture(body, &[], &fleet.path("run"))?;
     coordinator.wait_for_stdout("\"event\":\"sending\"", CAPTURE)?;
-    thread::sleep(2 * SECOND);
     let half = fleet.hosts[0].folder.join("var-tmp/fleetflame-0");
-    anyhow::ensure!(half.exists(), "nothing has arrived");
+    let began = Instant::now();
+    while !half.exists() {
+        anyhow::ensure!(began.elapsed() < CAPTURE, "nothing arrives");
+        thread::sleep(Duration::from_millis(10));
+    }
+    thread::sleep(2 * SECOND);
     anyhow::ensure!(fleet.agents(0).is_empty(), "the agent runs already");
     Ok((fleet, coordinator))
 }

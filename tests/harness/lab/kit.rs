@@ -59,7 +59,9 @@ impl Kit {
         let _turn = lock(&folder.join("kit.lock"))?;
         let kernel = Kernel::in_folder(&folder)?;
         let stap_version = stap_version()?;
-        let edition = blake3::hash(format!("{stap_version}\n{}", runtime::edition()).as_bytes());
+        // The runtime is fitted by what the kernel's headers have.
+        let fitted_by = format!("{stap_version}\n{}\n{}", kernel.release, runtime::edition());
+        let edition = blake3::hash(fitted_by.as_bytes());
         let runtime = folder.join(format!("runtime-{}", &edition.to_hex()[..16]));
         if !runtime.is_dir() {
             let scratch = tempfile::tempdir_in(&folder)?;

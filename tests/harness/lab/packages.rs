@@ -1,7 +1,7 @@
 //! Debian's packages, fetched and unpacked without being installed.
 //!
 //! In: the name of a package. Out: what it depends on, its files in a folder. Never: an installation, nor
-//! anything but apt's own sources. The lists of packages are refreshed once when they name none.
+//! anything but apt's own sources. The lists of packages are refreshed when they name none, or files that are gone.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -22,15 +22,20 @@ pub fn dependencies(package: &str) -> Result<Vec<String>> {
     if !found.is_empty() {
         return Ok(found);
     }
-    let mut update = Command::new(requirements::command("apt-get")?);
-    update.args(["-q", "update"]);
-    run(update, FETCH_DEADLINE)?;
+    refresh()?;
     let found = ask(package)?;
     ensure!(
         !found.is_empty(),
         "apt knows no package {package}, which the lab needs"
     );
     Ok(found)
+}
+
+/// apt's lists of packages, anew.
+fn refresh() -> Result<()> {
+    let mut update = Command::new(requirements::command("apt-get")?);
+    update.args(["-q", "update"]);
+    run(update, FETCH_DEADLINE)
 }
 
 fn ask(package: &str) -> Result<Vec<String>> {
@@ -53,13 +58,20 @@ fn read_dependencies(text: &str) -> Vec<String> {
         .collect()
 }
 
-/// Fetches packages into `folder`, and gives their files.
+/// Fetches packages into `folder`, and gives their files. Lists that are old name files that are there no more: they
+/// are refreshed once.
 pub fn fetch(packages: &[String], folder: &Path) -> Result<Vec<PathBuf>> {
-    let mut command = Command::new(requirements::command("apt-get")?);
-    // apt's own user may not write into our folder; then apt fetches as root, and says so.
-    command.args(["-q", "-o", "APT::Sandbox::User=root", "download"]);
-    command.args(packages).current_dir(folder);
-    run(command, FETCH_DEADLINE)?;
+    let download = || -> Result<()> {
+        let mut command = Command::new(requirements::command("apt-get")?);
+        // apt's own user may not write into our folder; then apt fetches as root, and says so.
+        command.args(["-q", "-o", "APT::Sandbox::User=root", "download"]);
+        command.args(packages).current_dir(folder);
+        run(command, FETCH_DEADLINE)
+    };
+    if download().is_err() {
+        refresh()?;
+        download()?;
+    }
     let files: Vec<PathBuf> = std::fs::read_dir(folder)?
         .flatten()
         .map(|entry| entry.path())

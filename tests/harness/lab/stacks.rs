@@ -1,7 +1,7 @@
 //! Stacks as `print_ustack` and our own scripts print them, read without the product's own reader.
 //!
-//! In: the standard output of a script, a process's mappings. Out: stacks with their counts. Never: a line that is passed over:
-//! what is neither a frame nor a count is an error.
+//! In: the standard output of a script, a process's mappings. Out: stacks with their counts. Never: a line
+//! that is passed over: what is neither a frame nor a count is an error.
 
 use anyhow::{Context, Result, bail};
 
