@@ -87,7 +87,10 @@ const ROWS: &[(FindingCode, &[&str])] = &[
     ),
     (FindingCode::AgentDamaged, &["fleetflame: upload:"]),
     (FindingCode::AgentNoFolder, &["fleetflame: folder:"]),
-    (FindingCode::AgentNotStarted, &["fleetflame: start:"]),
+    (
+        FindingCode::AgentNotStarted,
+        &["fleetflame: start:", "fleetflame: tools:"],
+    ),
     (FindingCode::AgentNoSudo, &["fleetflame: sudo:"]),
     (
         FindingCode::AgentGone,

@@ -98,7 +98,7 @@ fn document(bytes: &[u8], limits: Limits, want: Want) -> Result<Document, FfzErr
             CELLS => {
                 while !cursor.is_empty() {
                     let series = SeriesId(cursor.number_u32()?);
-                    let bin = cursor.number_u32()?;
+                    let bin = second(&mut cursor)?;
                     segment
                         .cells
                         .push((series, bin, rows(&mut cursor, measures)?));
@@ -335,6 +335,18 @@ fn rows(cursor: &mut Cursor<'_>, measures: usize) -> Result<Cell, FfzError> {
     Ok(cell)
 }
 
+/// Later seconds than this are no capture's: the longest is an hour. Whoever looks at every second of a profile takes
+/// memory for each, so one from elsewhere must not make it four thousand million.
+pub(super) const SECOND_MAX: u32 = 86_400;
+
+fn second(cursor: &mut Cursor<'_>) -> Result<u32, FfzError> {
+    let second = cursor.number_u32()?;
+    if second > SECOND_MAX {
+        return Err(FfzError::Malformed("a second that is no capture's"));
+    }
+    Ok(second)
+}
+
 fn counters(
     cursor: &mut Cursor<'_>,
     segment: &mut Segment,
@@ -349,7 +361,7 @@ fn counters(
                 u32::try_from(n - 1).map_err(|_| FfzError::Malformed("a counter's series"))?,
             )),
         };
-        let bin = cursor.number_u32()?;
+        let bin = second(cursor)?;
         let kind = u8::try_from(cursor.number()?)
             .ok()
             .and_then(CounterKind::from_u8)

@@ -255,3 +255,28 @@ fn eight_workers_for_a_minute_take_tens_of_kilobytes() {
         "{with_cells} {totals}"
     );
 }
+
+#[test]
+fn a_second_that_no_capture_has_is_refused() {
+    use super::decode::SECOND_MAX;
+    let read = |second: u32, cell: bool| {
+        let (head, mut segment) = segment_of_one();
+        if cell {
+            segment.cells[0].1 = second;
+        } else {
+            segment.counters.push(crate::profile::CounterRow {
+                host: "h".into(),
+                source: crate::profile::CounterSource::Host,
+                bin: second,
+                kind: crate::profile::CounterKind::Lost,
+                value: 1,
+            });
+        }
+        let bytes = encode_segment(&head, &segment).unwrap();
+        decode_segment(&bytes, Limits::BATCH).map(drop)
+    };
+    for cell in [true, false] {
+        assert_eq!(read(SECOND_MAX, cell), Ok(()));
+        assert!(read(SECOND_MAX + 1, cell).is_err());
+    }
+}
