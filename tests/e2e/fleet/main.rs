@@ -19,11 +19,11 @@ mod hostile_agent;
 mod hostile_words;
 mod identity;
 mod interrupt;
-mod off_cpu;
 mod perf_engine;
 mod plugins;
 mod policy;
 mod requests;
+mod waits_of_lua;
 mod written;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};

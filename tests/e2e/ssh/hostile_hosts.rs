@@ -67,8 +67,11 @@ fn hosts() -> Vec<(&'static str, SshSetup)> {
         ("mute", then(&format!("{MARK}; sleep 600"))),
         (
             "impostor",
+            // It takes the agent as a host does, piece by piece, and starts what it likes.
             then(
-                "set -- ${BASH_EXECUTION_STRING##*fleetflame }; head -c $2 >/dev/null; exec @AGENT@ attach /run/impostor",
+                "set -- ${BASH_EXECUTION_STRING##*fleetflame }; i=$2; \
+                 while [ $i -gt 0 ]; do k=$((i < 32768 ? i : 32768)); head -c $k >/dev/null; \
+                 echo fleetflame-took; i=$((i - k)); done; exec @AGENT@ attach /run/impostor",
             ),
         ),
     ]

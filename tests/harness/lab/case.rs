@@ -205,7 +205,11 @@ impl Case {
         if let Some(word) = &self.ready
             && let Err(error) = reader.wait_for_line(word, READY)
         {
-            ensure!(reader.ended().is_some(), error);
+            ensure!(
+                reader.ended().is_some(),
+                "{error}\n{}",
+                guest.reader_state()?
+            );
         }
         Ok(Running {
             began,

@@ -243,6 +243,16 @@ impl Guest {
         self.machine.console()
     }
 
+    /// Where the readers of SystemTap wait and what its modules say, for the message of a test that waited in vain.
+    pub fn reader_state(&self) -> Result<String> {
+        self.sh(
+            "for t in /proc/[0-9]*/task/*; do read -r comm <$t/comm || continue; \
+             case $comm in stap*) echo \"$t $comm\"; grep State $t/status; cat $t/wchan; echo; cat $t/stack $t/syscall;; esac; \
+             done; lsmod 2>/dev/null; ls -l /sys/kernel/debug/systemtap/* /proc/systemtap/* 2>&1; true",
+            SOON,
+        )
+    }
+
     /// Fails when the kernel has complained about itself: an oops, a lockup, a warning.
     pub fn check_kernel(&self) -> Result<()> {
         let complaints = self.machine.complaints();
