@@ -20,6 +20,9 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until};
 
+/// What a login takes.
+const LOGIN: Duration = Duration::from_millis(200);
+
 /// What a wire does from its beginning on, in order of time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fault {
@@ -29,6 +32,17 @@ pub enum Fault {
         at: Duration,
         /// For.
         lasts: Duration,
+    },
+    /// As [`Self::Silent`]; then what was sent into the silence comes at once from the agent, but to the agent,
+    /// on connections that were open, nothing comes for longer: how far apart two ends of a TCP connection
+    /// send again is chance. A new connection takes a login, as over SSH.
+    HalfDeaf {
+        /// From.
+        at: Duration,
+        /// For.
+        lasts: Duration,
+        /// And the agent's open connections hear nothing for so much longer.
+        deaf: Duration,
     },
     /// Every connection breaks, and none can be opened for this long.
     Cut {
@@ -140,10 +154,30 @@ impl Wire {
             (from..to).contains(&now).then_some(to)
         };
         self.faults.iter().find_map(|fault| match fault {
-            Fault::Silent { at, lasts } if !cuts_only => until(*at, *lasts),
+            Fault::Silent { at, lasts } | Fault::HalfDeaf { at, lasts, .. } if !cuts_only => {
+                until(*at, *lasts)
+            }
             Fault::Cut { at, lasts } => until(*at, *lasts),
             _ => None,
         })
+    }
+
+    /// Until when nothing reaches the agent on a connection that was opened at `opened`.
+    fn deaf(&self, opened: Instant, now: Instant) -> Option<Instant> {
+        self.faults.iter().find_map(|fault| match fault {
+            Fault::HalfDeaf { at, lasts, deaf } => {
+                let from = self.zero + *at;
+                let to = from + *lasts + *deaf;
+                (opened < from && (from..to).contains(&now)).then_some(to)
+            }
+            _ => None,
+        })
+    }
+
+    /// Whether it is reached as over SSH: a new connection takes a login, and an old one may speak first.
+    fn logs_in(&self) -> bool {
+        let deaf = |fault: &Fault| matches!(fault, Fault::HalfDeaf { .. });
+        self.faults.iter().any(deaf)
     }
 
     /// When the next cut begins.
@@ -185,6 +219,9 @@ impl Connect for Wired {
                 // Nobody answers; whoever waits gives up before.
                 sleep_until(until).await;
             }
+            if self.wire.logs_in() {
+                sleep(LOGIN).await;
+            }
             *self
                 .wire
                 .connections
@@ -202,6 +239,10 @@ impl Connect for Wired {
     fn can_reconnect(&self) -> bool {
         true
     }
+
+    fn old_link_may_live(&self) -> bool {
+        self.wire.logs_in()
+    }
 }
 
 /// Carries messages between two links, as well as the wire lets it.
@@ -217,6 +258,9 @@ async fn carry(agent: CoordinatorLink, coordinator: AgentLink, wire: Arc<Wire>) 
         rx: from_coordinator,
         ..
     } = coordinator;
+    let opened = Instant::now();
+    let up_blocked = |now| wire.blocked(now, false);
+    let down_blocked = |now| wire.deaf(opened, now).or_else(|| wire.blocked(now, false));
     let cut = async {
         match wire.next_cut(Instant::now()) {
             Some(at) => sleep_until(at).await,
@@ -224,13 +268,19 @@ async fn carry(agent: CoordinatorLink, coordinator: AgentLink, wire: Arc<Wire>) 
         }
     };
     tokio::select! {
-        () = pump(from_agent, to_coordinator, up, &wire) => {}
-        () = pump(from_coordinator, to_agent, down, &wire) => {}
+        () = pump(from_agent, to_coordinator, up, up_blocked) => {}
+        () = pump(from_coordinator, to_agent, down, down_blocked) => {}
         () = cut => {}
     }
 }
 
-async fn pump<T>(mut from: mpsc::Receiver<T>, to: mpsc::Sender<T>, delay: Duration, wire: &Wire) {
+/// Carries one direction. `blocked` says until when nothing passes.
+async fn pump<T>(
+    mut from: mpsc::Receiver<T>,
+    to: mpsc::Sender<T>,
+    delay: Duration,
+    blocked: impl Fn(Instant) -> Option<Instant>,
+) {
     let (queue_tx, mut queue) = mpsc::channel::<(Instant, T)>(1_024);
     let take = async {
         while let Some(message) = from.recv().await {
@@ -248,7 +298,7 @@ async fn pump<T>(mut from: mpsc::Receiver<T>, to: mpsc::Sender<T>, delay: Durati
     let give = async {
         while let Some((due, message)) = queue.recv().await {
             sleep_until(due).await;
-            while let Some(until) = wire.blocked(Instant::now(), false) {
+            while let Some(until) = blocked(Instant::now()) {
                 sleep_until(until).await;
             }
             if to.send(message).await.is_err() {

@@ -244,7 +244,7 @@ impl Talk {
         }
     }
 
-    async fn probe(&self, link: &CoordinatorLink) {
+    pub(super) async fn probe(&self, link: &CoordinatorLink) {
         let coordinator_mono_ns = self.task.clock.now_ns();
         let _ = link.tx.try_send(message(Say::ClockProbe(v1::ClockProbe {
             coordinator_mono_ns,

@@ -76,7 +76,9 @@ impl Talk {
 
     /// Opens a new link after one broke: another try begins every [`RETRY`] while earlier ones still
     /// wait, since what was sent into a cut is only sent again after a second or more. `old` is the
-    /// silent link, if it may live: when it speaks first, it is the one.
+    /// silent link, if it may live: when it answers first, it is the one. That it speaks is not enough.
+    /// What the agent sent into the cut may come a second or more before what it is sent, and until then
+    /// its lease runs on.
     pub(super) async fn new_link(
         &mut self,
         old: Option<CoordinatorLink>,
@@ -88,6 +90,7 @@ impl Talk {
         let patience = self.task.connector.patience();
         let began = Instant::now();
         let (mut last, mut old) = (why, old);
+        let asked_ns = self.task.clock.now_ns();
         let mut again = interval(RETRY);
         let mut tries = JoinSet::new();
         while began.elapsed() < GIVE_UP {
@@ -96,10 +99,11 @@ impl Talk {
                     match heard {
                         Some(message) => {
                             self.heard = Instant::now();
+                            let answers = is_answer(&message, asked_ns);
                             if let (Some(word), Some(link)) = (message.say, &old) {
                                 self.hear(word, link).await?;
                             }
-                            if let Some(link) = old.take() {
+                            if let Some(link) = old.take_if(|_| answers) {
                                 return Ok(link);
                             }
                         }
@@ -108,6 +112,9 @@ impl Talk {
                     continue;
                 }
                 _ = again.tick() => {
+                    if let Some(link) = &old {
+                        self.probe(link).await;
+                    }
                     tries.spawn(timeout(patience, greet(Arc::clone(&self.task.connector))));
                     continue;
                 }
@@ -128,6 +135,11 @@ impl Talk {
         }
         Err(last)
     }
+}
+
+/// Whether this answers what was asked at `asked_ns` or later, on the coordinator's clock.
+fn is_answer(message: &v1::FromAgent, asked_ns: u64) -> bool {
+    matches!(&message.say, Some(from_agent::Say::ClockEcho(echo)) if echo.coordinator_mono_ns >= asked_ns)
 }
 
 fn is_final(code: FindingCode) -> bool {

@@ -52,7 +52,7 @@ pub trait Connect: Send + Sync {
         Duration::from_millis(1_500)
     }
 
-    /// Whether a silent link is kept while a new one is opened, and taken up again if it speaks first.
+    /// Whether a silent link is kept while a new one is opened, and taken up again if it answers first.
     fn old_link_may_live(&self) -> bool {
         false
     }
