@@ -28,6 +28,8 @@ const COMMANDS: &[(&str, &str)] = &[
     ("perf", "linux-perf"),
     ("ps", "procps"),
     ("qemu-system-x86_64", "qemu-system-x86"),
+    ("setcap", "libcap2-bin"),
+    ("setpriv", "util-linux"),
     ("ssh", "openssh-client"),
     ("ssh-keygen", "openssh-client"),
     ("sshd", "openssh-server"),

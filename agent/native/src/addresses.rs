@@ -68,12 +68,16 @@ impl AddressNames {
 
     /// Reads what `pid` has mapped, so that its stacks can be named after its end too. Blocks.
     pub fn learn(&mut self, pid: u32, now_ns: u64) {
-        if self.spaces.len() >= PROCESSES_MAX {
-            self.spaces.clear();
-        }
+        self.make_room(pid);
         let space = self.spaces.entry(pid).or_default();
         space.mark_dirty();
         space.refresh(pid, now_ns, &mut self.store);
+    }
+
+    fn make_room(&mut self, pid: u32) {
+        if self.spaces.len() >= PROCESSES_MAX && !self.spaces.contains_key(&pid) {
+            self.spaces.clear();
+        }
     }
 
     /// The pid belongs to another process now.
@@ -99,6 +103,7 @@ impl AddressNames {
     ) {
         self.stack.frames.clear();
         self.stack.truncated = truncated;
+        self.make_room(pid);
         let space = self.spaces.entry(pid).or_default();
         space.refresh(pid, now_ns, &mut self.store);
         for (depth, address) in user_leaf_first.iter().take(DEPTH_MAX).enumerate() {
@@ -146,7 +151,7 @@ impl AddressNames {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use model::profile::{Measure, RecorderLimits};
+    use model::profile::{Measure, RecorderLimits, Series};
 
     #[inline(never)]
     fn a_function_of_ours() -> u64 {
@@ -174,14 +179,27 @@ mod tests {
             1,
             &mut ids,
         );
-        assert_eq!(ids.len(), 4, "three frames and the mark of a cut");
-        assert_eq!(ids[2], ids[3], "both in one function");
-        let named = model::profile::Frame::named(
-            model::profile::FrameKind::User,
-            "nothing of the kind",
-            "m",
-        );
-        assert!(!ids.contains(&recorder.frame(&named)));
+        let series = recorder.series(&Series::default());
+        recorder.add_stack(series, 0, &ids, &[1, 0, 0]);
+        let segment = recorder.take(usize::MAX);
+        let names: Vec<&str> = ids
+            .iter()
+            .map(|id| segment.frames[id.0 as usize].name.as_str())
+            .collect();
+        let own = "fleetflame_native::addresses::tests::a_function_of_ours";
+        assert_eq!(names, ["[truncated]", "", own, own]);
         assert_eq!(a_function_of_ours(), 7);
+    }
+
+    #[test]
+    fn no_more_processes_are_remembered_than_there_may_be() {
+        let mut names = AddressNames::new(false);
+        let mut recorder = Recorder::new("h", Measure::on_cpu(), RecorderLimits::default());
+        let mut ids = Vec::new();
+        // Beyond any pid that there can be.
+        for pid in (1 << 23)..(1 << 23) + PROCESSES_MAX as u32 + 10 {
+            names.fold(&mut recorder, pid, &[], &[16], false, 1, &mut ids);
+        }
+        assert_eq!(names.spaces.len(), 10);
     }
 }

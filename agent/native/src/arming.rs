@@ -4,7 +4,7 @@
 use crate::attr::{self, EventPlan, Scope, Trigger};
 use crate::budget::{self, Budget, BudgetRequest};
 use crate::capture::{CpuSampler, INTERPOSED_WORDS, Losses, PidSet, Shared, Slot};
-use crate::check::{best_priority, kernel_symbols, permitted};
+use crate::check::{best_priority, kernel_symbols, no_threads, permitted};
 use crate::clock::{self, ClockOffset};
 use crate::config::{NativeConfig, TargetSelector};
 use crate::dither::Dither;
@@ -150,10 +150,10 @@ pub(crate) fn arm(
     });
     scanner.arm(&mode, tasks);
     if let Some((count, why, none)) = scanner.task_failures() {
-        let evidence = format!("{count} events of threads could not be opened: {why}");
         if none {
-            return Err(Finding::new(FindingCode::PerfNotPermitted, evidence));
+            return Err(no_threads(count, &why));
         }
+        let evidence = format!("{count} events of threads could not be opened: {why}");
         findings.push(Finding::new(FindingCode::PerfRestricted, evidence));
     }
     let (symbols, hidden) = kernel_symbols(plan.features.kernel);

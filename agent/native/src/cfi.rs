@@ -21,8 +21,10 @@ const FDES_MAX: usize = 4 << 20;
 const INSTRUCTION_BYTES_MAX: usize = 64 << 10;
 /// Large functions of one module that are looked at for a fixed frame.
 const LARGE_MAX: usize = 10_000;
-/// Most steps of one DWARF expression.
-const ITERATIONS_MAX: u32 = 1000;
+/// Bytes of instructions that are executed to find a function with a fixed frame in one module.
+const SEARCH_BYTES_MAX: usize = 8 << 20;
+/// Most steps of one DWARF expression. Those of procedure linkage tables have ten.
+const ITERATIONS_MAX: u32 = 100;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Fde {
@@ -169,10 +171,12 @@ impl CfiTable {
         saved: &[(u16, i64)],
     ) -> Option<(u64, u64)> {
         let mut context = UnwindContext::new();
+        let mut left = SEARCH_BYTES_MAX;
         let large = self.fdes.iter().filter(|f| f.length >= bytes_min);
         large.take(LARGE_MAX).find_map(|fde| {
-            let first = self.rule(fde.start, &mut context);
-            let last = self.rule(fde.start.checked_add(fde.length - 1)?, &mut context);
+            let end = fde.start.checked_add(fde.length - 1)?;
+            let first = self.rule(fde.start, &mut context, &mut left);
+            let last = self.rule(end, &mut context, &mut left);
             let Rule::Row(row) = first else { return None };
             let fits = first == last
                 && cfa.contains(&(row.cfa_register, row.cfa_offset))
@@ -187,6 +191,12 @@ impl CfiTable {
         })
     }
 
+    /// Bytes that are kept.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.eh_frame.len() + self.fdes.len() * size_of::<Fde>()
+    }
+
     /// How many functions are known.
     #[cfg(test)]
     #[must_use]
@@ -198,6 +208,7 @@ impl CfiTable {
         &self,
         address: u64,
         context: &mut UnwindContext<usize>,
+        left: &mut usize,
         then: impl FnOnce(&UnwindTableRow<usize>, gimli::Encoding, bool) -> T,
     ) -> Option<T> {
         let section = section(&self.eh_frame);
@@ -209,6 +220,12 @@ impl CfiTable {
         {
             return None;
         }
+        let cost = fde.entry_len() + fde.cie().entry_len();
+        if cost > *left {
+            *left = 0;
+            return None;
+        }
+        *left -= cost;
         let encoding = fde.cie().encoding();
         let row = fde
             .unwind_info_for_address(&section, &self.bases, context, address)
@@ -216,10 +233,11 @@ impl CfiTable {
         Some(then(row, encoding, fde.is_signal_trampoline()))
     }
 
-    /// The rule at `address`.
+    /// The rule at `address`. `left` is how many bytes of instructions may still be executed; where they
+    /// are not enough it is set to 0, and nothing is known.
     #[must_use]
-    pub fn rule(&self, address: u64, context: &mut UnwindContext<usize>) -> Rule {
-        self.with_row(address, context, |row, _, signal| {
+    pub fn rule(&self, address: u64, context: &mut UnwindContext<usize>, left: &mut usize) -> Rule {
+        self.with_row(address, context, left, |row, _, signal| {
             if signal {
                 return Rule::Expressions;
             }
@@ -233,16 +251,17 @@ impl CfiTable {
     }
 
     /// The caller by evaluating every expression of the row at `address`. `bias` is run-time minus
-    /// ELF address.
+    /// ELF address; `left` is as for [`CfiTable::rule`].
     pub fn step_by_expressions(
         &self,
         address: u64,
         bias: u64,
         regs: &Regs,
         context: &mut UnwindContext<usize>,
+        left: &mut usize,
         read: &mut dyn FnMut(u64) -> Option<u64>,
     ) -> Step {
-        self.with_row(address, context, |row, encoding, signal| {
+        self.with_row(address, context, left, |row, encoding, signal| {
             let mut machine = Machine {
                 section: section(&self.eh_frame),
                 encoding,

@@ -89,7 +89,25 @@ pub(crate) fn permitted(config: &NativeConfig, cpu: usize) -> Result<Permitted, 
     if config.allow_ptrace {
         evidence.push_str("; stopping the target instead is not built into this engine");
     }
-    Err(Finding::new(FindingCode::PerfNotPermitted, evidence))
+    let finding = Finding::new(FindingCode::PerfNotPermitted, evidence);
+    Err(finding.with_remedy(not_permitted()))
+}
+
+/// What to do where nothing can be sampled.
+fn not_permitted() -> String {
+    let grant = privileges::grant(&["CAP_PERFMON", "CAP_SYS_PTRACE"]);
+    format!(
+        "{grant} Or run it as root. Before Linux 5.8 it is CAP_SYS_ADMIN instead of CAP_PERFMON."
+    )
+}
+
+/// The targets are of another user, and their threads may not be sampled.
+pub(crate) fn no_threads(count: u64, why: &str) -> Finding {
+    let evidence = format!(
+        "{count} events of threads could not be opened: {why}; {}",
+        situation()
+    );
+    Finding::new(FindingCode::PerfNotPermitted, evidence).with_remedy(not_permitted())
 }
 
 /// Why switches cannot be sampled.
@@ -109,8 +127,10 @@ fn no_switches(error: Option<std::io::Error>) -> Finding {
         "off-cpu samples in the kernel, and perf_event_open says {words}; {}",
         situation()
     );
-    Finding::new(FindingCode::PerfNotPermitted, evidence)
-        .with_remedy("Give the agent CAP_PERFMON, or set kernel.perf_event_paranoid to 1 or less.")
+    Finding::new(FindingCode::PerfNotPermitted, evidence).with_remedy(format!(
+        "{} Or set kernel.perf_event_paranoid to 1 or less.",
+        privileges::grant(&["CAP_PERFMON"])
+    ))
 }
 
 /// The one part of a switch record that cannot be asked for: whether the thread was preempted. A kernel
@@ -164,29 +184,31 @@ fn restrictions(
     findings.extend(link.ok().and_then(|l| pid_namespace(&l.to_string_lossy())));
     let have = privileges::effective();
     let has = |name: &str| have.contains(&name);
-    let restricted = |what: &str, remedy: &str| {
-        Finding::new(
-            FindingCode::PerfRestricted,
-            format!("{what}; {}", situation()),
-        )
-        .with_remedy(remedy)
+    let restricted = |what: &str, missing: &'static str, or: &str| {
+        let evidence = format!("{what}; {}", situation());
+        Finding::new(FindingCode::PerfRestricted, evidence)
+            .with_remedy(format!("{}{or}", privileges::grant(&[missing])))
     };
     if config.include_kernel && !kernel {
         findings.push(restricted(
             "kernel frames are not sampled",
-            "Give the agent CAP_PERFMON, or set kernel.perf_event_paranoid to 1 or less.",
+            "CAP_PERFMON",
+            " Or set kernel.perf_event_paranoid to 1 or less.",
         ));
     }
     if !cpu_wide && !config.is_off_cpu() {
         findings.push(restricted(
             "only processes of the agent's own user can be sampled, by an event for each thread",
-            "Give the agent CAP_PERFMON, or set kernel.perf_event_paranoid to 0 or less.",
+            "CAP_PERFMON",
+            " Or set kernel.perf_event_paranoid to 0 or less.",
         ));
     }
     if !has("CAP_SYS_PTRACE") {
         findings.push(restricted(
-            "mappings of other users' processes cannot be read, so their frames have no names",
-            "Give the agent CAP_SYS_PTRACE.",
+            "mappings of other users' processes cannot be read, so their frames have no names, and their executables \
+             neither, so they are found by pid: or cmd: only",
+            "CAP_SYS_PTRACE",
+            "",
         ));
     }
     for what in dropped {
@@ -209,7 +231,10 @@ pub(crate) fn kernel_symbols(wanted: bool) -> (KernelSymbols, Option<Finding>) {
 fn names_hidden() -> Finding {
     let restrict = proc::sysctl("kernel/kptr_restrict").unwrap_or(-1);
     let evidence = format!("/proc/kallsyms has no addresses; kernel.kptr_restrict is {restrict}");
-    Finding::new(FindingCode::KernelNamesHidden, evidence)
+    Finding::new(FindingCode::KernelNamesHidden, evidence).with_remedy(format!(
+        "{} Or set kernel.kptr_restrict to 0 and kernel.perf_event_paranoid to 1 or less.",
+        privileges::grant(&["CAP_SYSLOG"])
+    ))
 }
 
 /// The best scheduling that the calling thread can get, taken.

@@ -1,5 +1,6 @@
 //! What the caller asks of the sampler. In: the order. Out: plain values. Never: a choice of mode.
 
+use crate::cgroup::GroupSelector;
 use crate::offcpu::STACKS_A_SECOND_MAX;
 use model::job::Probe;
 
@@ -83,6 +84,8 @@ pub enum TargetSelector {
     Exe(String),
     /// Processes whose arguments, joined by spaces, match. The arguments are not kept.
     Cmdline(regex::Regex),
+    /// Processes of a unit or a container.
+    Group(GroupSelector),
     /// nginx, OpenResty, Kong or APISIX masters and their children, found by executable and
     /// parent.
     Gateway,

@@ -220,7 +220,8 @@ impl Drain {
 
     fn record_waits(&mut self, ended: Vec<Wait<Waiting>>) {
         let window = self.window();
-        for wait in ended {
+        // Most have no stack where switches are thinned, and nothing to write down.
+        for wait in ended.into_iter().filter(|wait| wait.weight > 0) {
             let mut series = None;
             let mut since = 0;
             // It waited already when it was first looked at.
@@ -411,6 +412,10 @@ impl Drain {
         };
         let series = registry::series(&self.config, &self.mode, &process, thread_name);
         let id = lock(&self.recorder).series(&series);
+        // A thread may take any number of names.
+        if self.series.len() >= THREADS_MAX {
+            self.series.clear();
+        }
         self.series.insert((pid, thread), id);
         Some(id)
     }

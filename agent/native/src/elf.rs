@@ -5,6 +5,7 @@
 //! Layouts: the System V ABI, chapters 4 and 5, and include/uapi/linux/elf.h.
 
 use crate::cfi::CfiTable;
+use crate::demangle::NAME_BYTES_MAX;
 use crate::file::TargetFile;
 use crate::symbols::{Binding, SymbolTable};
 use model::profile::BuildId;
@@ -44,6 +45,8 @@ pub struct Load {
     pub address: u64,
     /// Bytes in the file.
     pub length: u64,
+    /// Whether it holds code (`PF_X`).
+    pub is_code: bool,
 }
 
 /// What is known of one image.
@@ -69,6 +72,7 @@ pub struct Elf {
 
 const PT_LOAD: u32 = 1;
 const PT_NOTE: u32 = 4;
+const PF_X: u32 = 1;
 const PT_GNU_EH_FRAME: u32 = 0x6474_e550;
 /// Symbol tables that are read of one file.
 const SYMBOL_TABLES_MAX: usize = 4;
@@ -139,8 +143,8 @@ pub fn parse(image: &dyn Image, want: Want) -> Result<Elf, &'static str> {
     let segments = segments(image, fields).ok_or("program headers are cut off")?;
     for segment in &segments {
         let f = Fields(segment);
-        let (Some(kind), Some(offset), Some(address), Some(length)) =
-            (f.u32(0), f.u64(8), f.u64(16), f.u64(32))
+        let (Some(kind), Some(flags), Some(offset), Some(address), Some(length)) =
+            (f.u32(0), f.u32(4), f.u64(8), f.u64(16), f.u64(32))
         else {
             continue;
         };
@@ -149,6 +153,7 @@ pub fn parse(image: &dyn Image, want: Want) -> Result<Elf, &'static str> {
                 offset,
                 address,
                 length,
+                is_code: flags & PF_X != 0,
             }),
             PT_NOTE if elf.build_id.is_none() && length <= NOTE_BYTES_MAX => {
                 let notes = image.read(offset, usize::try_from(length).unwrap_or(0));
@@ -238,12 +243,18 @@ fn sections(image: &dyn Image, header: Fields<'_>) -> Option<Vec<(Section, Vec<u
         .and_then(|s| table(image, s))
         .unwrap_or_default();
     let named = list.into_iter().map(|s| {
-        let rest = names.get(s.name as usize..).unwrap_or_default();
-        let name = rest.split(|&c| c == 0).next().unwrap_or_default();
-        let name = name[..name.len().min(64)].to_vec();
+        let name = text_at(&names, s.name, 64).to_vec();
         (s, name)
     });
     Some(named.collect())
+}
+
+/// The text that begins at an offset, up to its 0 or the bound: without one, thousands of symbols that
+/// share one text without an end cost its length each.
+fn text_at(strings: &[u8], at: u32, bytes_max: usize) -> &[u8] {
+    let rest = strings.get(at as usize..).unwrap_or_default();
+    let rest = &rest[..rest.len().min(bytes_max)];
+    rest.split(|&c| c == 0).next().unwrap_or_default()
 }
 
 fn table(image: &dyn Image, section: &Section) -> Option<Vec<u8>> {
@@ -291,8 +302,7 @@ fn add_symbols(
         if !is_function && !is_pointer {
             continue;
         }
-        let rest = strings.get(name as usize..).unwrap_or_default();
-        let name = rest.split(|&c| c == 0).next().unwrap_or_default();
+        let name = text_at(&strings, name, NAME_BYTES_MAX);
         if is_function {
             into.symbols.add(address, size, name, binding);
         } else if name == b"ngx_stat_requests" {
@@ -372,6 +382,12 @@ pub struct Function<'a> {
 }
 
 impl Elf {
+    /// Bytes of tables that are kept.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.symbols.bytes() + self.cfi.bytes()
+    }
+
     /// The function that contains the ELF address.
     #[must_use]
     pub fn function(&self, address: u64) -> Function<'_> {
@@ -393,14 +409,18 @@ impl Elf {
         }
     }
 
-    /// Run-time minus ELF address of a mapping of file offset `offset` at `start` that is `length`
-    /// bytes long. Mappings begin at page borders, which may lie before the segment.
+    /// Run-time minus ELF address of a mapping of code, of file offset `offset` at `start`, that is
+    /// `length` bytes long. Mappings begin at page borders, so that the segment before may end in the
+    /// first page; with lld it has another distance from its file offset.
     #[must_use]
     pub fn bias(&self, start: u64, offset: u64, length: u64) -> Option<u64> {
         let end = offset.checked_add(length)?;
-        let load = self.loads.iter().find(|l| {
-            l.length > 0 && l.offset < end && offset < l.offset.saturating_add(l.length)
-        })?;
+        let shared = |l: &Load| {
+            let last = l.offset.saturating_add(l.length).min(end);
+            last.saturating_sub(l.offset.max(offset))
+        };
+        let within = self.loads.iter().filter(|l| shared(l) > 0);
+        let load = within.max_by_key(|l| (l.is_code, shared(l)))?;
         Some(
             start
                 .wrapping_sub(offset)
@@ -410,70 +430,5 @@ impl Elf {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn own() -> Vec<u8> {
-        std::fs::read("/proc/self/exe").expect("own executable")
-    }
-
-    #[test]
-    fn our_own_executable_has_functions_and_frames() {
-        let elf = parse(&own(), Want::All).expect("elf");
-        assert!(elf.cfi.functions() > 100 && elf.symbols.len() > 100);
-        let entry = elf.function(elf.entry);
-        assert_eq!((entry.start, entry.name), (elf.entry, Some("_start")));
-        assert!(!elf.loads.is_empty());
-    }
-
-    #[test]
-    fn the_build_id_is_found_among_other_notes() {
-        let mut notes = Vec::new();
-        for (owner, kind, body) in [
-            (&b"GNU\0"[..], 1_u32, &[9_u8; 16][..]),
-            (b"GNU\0", 3, &[5; 20]),
-        ] {
-            notes.extend((u32::try_from(owner.len()).expect("small")).to_le_bytes());
-            notes.extend((u32::try_from(body.len()).expect("small")).to_le_bytes());
-            notes.extend(kind.to_le_bytes());
-            notes.extend(owner);
-            notes.extend(body);
-        }
-        assert_eq!(build_id(&notes), BuildId::new(&[5; 20]));
-        assert_eq!(build_id(&notes[..40]), None);
-        assert_eq!(build_id(&[0xff; 64]), None);
-    }
-
-    #[test]
-    fn a_file_cut_anywhere_gives_an_error_or_less() {
-        let whole = std::fs::read("/bin/true").expect("true");
-        for cut in (0..whole.len()).step_by(997) {
-            if let Ok(elf) = parse(&whole[..cut].to_vec(), Want::All) {
-                let _ = elf.function(elf.entry);
-            }
-        }
-        assert!(parse(&b"#!/bin/sh\n".repeat(20), Want::All).is_err());
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(64))]
-        #[test]
-        fn damaged_files_never_panic(flips in prop::collection::vec((any::<u32>(), any::<u8>()), 1..80)) {
-            let mut bytes = std::fs::read("/bin/true").expect("true");
-            for (at, value) in flips {
-                // Half of the damage goes to the headers.
-                let reach = if at % 2 == 0 { 1024 } else { bytes.len() };
-                let at = at as usize / 2 % reach;
-                bytes[at] = value;
-            }
-            if let Ok(elf) = parse(&bytes, Want::All) {
-                let mut context = gimli::UnwindContext::new();
-                for address in (0..0x10000).step_by(61) {
-                    let _ = elf.function(address);
-                    let _ = elf.cfi.rule(address, &mut context);
-                }
-            }
-        }
-    }
-}
+#[path = "elf_tests.rs"]
+mod tests;

@@ -19,6 +19,10 @@ use std::sync::Arc;
 const MODULES_MAX: usize = 8192;
 /// Most findings about files; beyond it they would only repeat.
 const FINDINGS_MAX: usize = 32;
+/// Bytes of tables that are kept of all images: a hostile file may state 256 MiB of each kind.
+const TABLE_BYTES_MAX: usize = 512 << 20;
+/// CPU time that the parsing of all images may take; a thousand libraries take one second.
+const PARSING_MAX_NS: u64 = 20_000_000_000;
 /// A vdso is one or two pages.
 const VDSO_BYTES_MAX: u64 = 64 << 10;
 
@@ -41,13 +45,15 @@ pub struct ModuleStore {
     by_key: HashMap<FileKey, Option<Arc<Module>>>,
     vdso: Option<Option<Arc<Module>>>,
     next_id: u32,
+    table_bytes: usize,
+    parsing_ns: u64,
     findings: Vec<Finding>,
 }
 
 impl ModuleStore {
     /// The image behind a mapping with a file; none when it cannot be used (a finding says why).
     pub fn load(&mut self, pid: u32, mapping: &Mapping) -> Option<Arc<Module>> {
-        let file = match open(pid, mapping) {
+        let file = match guarded(|| open(pid, mapping)) {
             Ok(file) => file,
             Err(why) => {
                 // A process that ended is not worth a finding.
@@ -67,34 +73,31 @@ impl ModuleStore {
         if self.by_key.len() >= MODULES_MAX {
             return None;
         }
-        let module = self.parse(pid, mapping, &file);
-        self.by_key.insert(key, module.clone());
-        module
-    }
-
-    fn parse(&mut self, pid: u32, mapping: &Mapping, file: &TargetFile) -> Option<Arc<Module>> {
-        // The parsers are written not to panic; a file of a target must not be the proof.
-        let parsed = catch_unwind(AssertUnwindSafe(|| {
-            let mut elf = elf::parse(file, Want::All)?;
+        let module = self.adopt(base_name(&mapping.path), || {
+            let mut elf = elf::parse(&file, Want::All).map_err(str::to_owned)?;
             if !elf.has_symtab
                 && let Some(symbols) = debug_symbols(pid, &mapping.path, &elf)
             {
                 elf.symbols = symbols.symbols;
                 elf.has_symtab = true;
             }
-            Ok(elf)
-        }));
-        let why = match parsed {
-            Ok(Ok(_)) if file.has_changed() => "it was written to while it was read",
-            Ok(Ok(elf)) if !matches_memory(pid, mapping, &elf) => {
-                "its build-id is not the one in the target's memory"
+            if file.has_changed() {
+                return Err("it was written to while it was read".to_owned());
             }
-            Ok(Ok(elf)) => return Some(self.adopt(base_name(&mapping.path), elf)),
-            Ok(Err(why)) => why,
-            Err(_) => "its tables could not be parsed",
+            if !matches_memory(pid, mapping, &elf) {
+                return Err("its build-id is not the one in the target's memory".to_owned());
+            }
+            Ok(elf)
+        });
+        let module = match module {
+            Ok(module) => Some(module),
+            Err(why) => {
+                self.report(format!("{}: {why}", mapping.path));
+                None
+            }
         };
-        self.report(format!("{}: {why}", mapping.path));
-        None
+        self.by_key.insert(key, module.clone());
+        module
     }
 
     /// The vdso, read from the memory of a process; it is the same in all 64-bit processes.
@@ -112,29 +115,48 @@ impl ModuleStore {
             }
             filled += got;
         }
-        let parsed = catch_unwind(AssertUnwindSafe(|| elf::parse(&bytes, Want::All)));
-        let module = parsed
-            .ok()
-            .and_then(Result::ok)
-            .map(|elf| self.adopt("[vdso]", elf));
+        let parse = || elf::parse(&bytes, Want::All).map_err(str::to_owned);
+        let module = self.adopt("[vdso]", parse).ok();
         self.vdso = Some(module.clone());
         module
     }
 
-    fn adopt(&mut self, name: &str, elf: Elf) -> Arc<Module> {
+    /// Keeps what `parse` makes of an image, within what all images may cost.
+    fn adopt(
+        &mut self,
+        name: &str,
+        parse: impl FnOnce() -> Result<Elf, String>,
+    ) -> Result<Arc<Module>, String> {
+        if self.parsing_ns >= PARSING_MAX_NS {
+            return Err(
+                "the files of the targets took 20 s to parse, so this one is not".to_owned(),
+            );
+        }
+        let begin = sys::thread_cpu_ns();
+        let parsed = guarded(|| {
+            let elf = parse()?;
+            let machine = &luajit::layout::HERE;
+            let interpreter = elf.cfi.function_with_fixed_frame(
+                luajit::layout::INTERPRETER_BYTES_MIN,
+                machine.cfa,
+                machine.table,
+            );
+            Ok((elf, interpreter))
+        });
+        self.parsing_ns += sys::thread_cpu_ns().saturating_sub(begin);
+        let (elf, interpreter) = parsed?;
+        let bytes = self.table_bytes.saturating_add(elf.bytes());
+        if bytes > TABLE_BYTES_MAX {
+            return Err("the tables of all files would take more than 512 MiB".to_owned());
+        }
+        self.table_bytes = bytes;
         self.next_id += 1;
-        let machine = &luajit::layout::HERE;
-        let interpreter = elf.cfi.function_with_fixed_frame(
-            luajit::layout::INTERPRETER_BYTES_MIN,
-            machine.cfa,
-            machine.table,
-        );
-        Arc::new(Module {
+        Ok(Arc::new(Module {
             interpreter,
             id: self.next_id,
             name: name.to_owned(),
             elf,
-        })
+        }))
     }
 
     fn report(&mut self, evidence: String) {
@@ -149,6 +171,13 @@ impl ModuleStore {
     pub fn findings(&self) -> &[Finding] {
         &self.findings
     }
+}
+
+/// What `parse` says of a file. The parsers, our own and foreign ones, are written not to panic; a file
+/// of a target must not be the proof: it would end the thread that unwinds all targets.
+fn guarded<T>(parse: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
+    catch_unwind(AssertUnwindSafe(parse))
+        .unwrap_or_else(|_| Err("its tables could not be parsed".to_owned()))
 }
 
 /// The last part of a path, without the kernel's remark that the file was deleted.
@@ -223,4 +252,36 @@ fn debug_symbols(pid: u32, path: &str, elf: &Elf) -> Option<Elf> {
         let symbols = elf::parse(&file.ok()?, Want::Symbols).ok()?;
         (symbols.build_id == Some(id) && symbols.has_symtab).then_some(symbols)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_parser_that_panics_costs_its_file_and_nothing_else() {
+        let mut store = ModuleStore::default();
+        let why = store
+            .adopt("a.so", || panic!("a hostile file"))
+            .unwrap_err();
+        assert_eq!(why, "its tables could not be parsed");
+        assert!(store.adopt("b.so", || Ok(Elf::default())).is_ok());
+    }
+
+    #[test]
+    fn all_files_together_have_a_bound_in_time_and_in_bytes() {
+        let mut store = ModuleStore {
+            table_bytes: TABLE_BYTES_MAX,
+            ..ModuleStore::default()
+        };
+        let parse =
+            || elf::parse(&std::fs::read("/bin/true").unwrap(), Want::All).map_err(str::to_owned);
+        assert!(store.adopt("a.so", parse).unwrap_err().contains("512 MiB"));
+        store.table_bytes = 0;
+        assert!(
+            store.adopt("a.so", parse).is_ok() && store.table_bytes > 0 && store.parsing_ns > 0
+        );
+        store.parsing_ns = PARSING_MAX_NS;
+        assert!(store.adopt("b.so", parse).unwrap_err().contains("20 s"));
+    }
 }

@@ -1,5 +1,6 @@
-//! What this process may do. In: /proc/self. Out: capabilities by name. Never: an assumption that
-//! root may everything (containers take capabilities away).
+//! What this process may do. In: /proc/self. Out: capabilities by name, and the command that gives
+//! those that are missing. Never: an assumption that root may everything (containers take capabilities
+//! away).
 
 use crate::file::read_proc;
 
@@ -46,6 +47,47 @@ pub fn effective() -> Vec<&'static str> {
     parse(&String::from_utf8_lossy(&status))
 }
 
+/// What to do to get capabilities, for the reader of a finding: the command, with those that the agent
+/// has already, because it replaces them all.
+#[must_use]
+pub fn grant(wanted: &[&'static str]) -> String {
+    let status = read_proc("/proc/self/status", 64 << 10).unwrap_or_default();
+    let status = String::from_utf8_lossy(&status);
+    let program = std::env::current_exe();
+    let program = program.map(|p| p.to_string_lossy().into_owned());
+    let program = program.unwrap_or_else(|_| "fleetflame-agent".to_owned());
+    let is_root = effective_user(&status) == Some(0);
+    words(&parse(&status), wanted, is_root, &program)
+}
+
+fn words(has: &[&str], wanted: &[&'static str], is_root: bool, program: &str) -> String {
+    let names = wanted.join(" and ");
+    let all = CAPABILITIES.iter().map(|c| c.0);
+    let all = all.filter(|name| has.contains(name) || wanted.contains(name));
+    if is_root {
+        // Root without a capability is in a container or unit that took it away.
+        let add: Vec<String> = all
+            .filter(|name| wanted.contains(name))
+            .map(|name| format!("--cap-add={}", name.trim_start_matches("CAP_")))
+            .collect();
+        return format!(
+            "Give the agent {names}: {} for docker and podman, securityContext.capabilities in Kubernetes.",
+            add.join(" ")
+        );
+    }
+    let all: Vec<String> = all.map(str::to_lowercase).collect();
+    format!(
+        "Give the agent {names}: setcap {}+ep {program} (as root), or AmbientCapabilities= in its unit.",
+        all.join(",")
+    )
+}
+
+/// The second number after `Uid:`.
+fn effective_user(status: &str) -> Option<u32> {
+    let line = status.lines().find_map(|l| l.strip_prefix("Uid:"))?;
+    line.split_ascii_whitespace().nth(1)?.parse().ok()
+}
+
 fn parse(status: &str) -> Vec<&'static str> {
     let line = status.lines().find_map(|l| l.strip_prefix("CapEff:"));
     let bits = line
@@ -69,5 +111,39 @@ mod tests {
             ["CAP_PERFMON", "CAP_SYS_PTRACE"]
         );
         assert!(parse("").is_empty());
+    }
+
+    #[test]
+    fn the_command_names_what_is_missing_and_keeps_what_is_there() {
+        let said = words(
+            &["CAP_PERFMON"],
+            &["CAP_SYS_PTRACE"],
+            false,
+            "/usr/bin/fleetflame-agent",
+        );
+        let command = "setcap cap_perfmon,cap_sys_ptrace+ep /usr/bin/fleetflame-agent";
+        assert!(
+            said.starts_with("Give the agent CAP_SYS_PTRACE: ") && said.contains(command),
+            "{said}"
+        );
+        let said = words(
+            &["CAP_SYSLOG"],
+            &["CAP_PERFMON", "CAP_SYS_PTRACE"],
+            true,
+            "/a",
+        );
+        assert!(
+            said.contains("--cap-add=PERFMON --cap-add=SYS_PTRACE for docker"),
+            "{said}"
+        );
+        assert!(
+            !said.contains("setcap") && !said.contains("SYSLOG"),
+            "{said}"
+        );
+        assert_eq!(
+            effective_user("Name:\tx\nUid:\t1000\t0\t1000\t1000\n"),
+            Some(0)
+        );
+        assert_eq!(effective_user(""), None);
     }
 }

@@ -1,6 +1,7 @@
 //! /proc, read by hand. In: process ids. Out: what the kernel says of them, none when they are
 //! gone. Never: trust in a name that the process chose (comm and arguments are hints only).
 
+use crate::cgroup::Groups;
 use crate::file::read_proc;
 use std::fs;
 
@@ -19,6 +20,8 @@ pub struct Seen {
     pub exe: String,
     /// Arguments joined by spaces, at most 4 KiB. For matching; never stored.
     pub title: String,
+    /// Its control groups, where targets are named by them.
+    pub groups: Option<Groups>,
 }
 
 /// A process with all that is looked at.
@@ -42,6 +45,7 @@ pub fn look(pid: u32) -> Option<Seen> {
         comm,
         exe,
         title,
+        groups: None,
     })
 }
 

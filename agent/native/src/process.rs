@@ -76,6 +76,7 @@ pub fn find(selectors: &[TargetSelector], processes: &BTreeMap<u32, Seen>) -> Ve
                 // Kernel threads have no arguments and no executable.
                 !process.title.is_empty() && pattern.is_match(&process.title)
             }
+            TargetSelector::Group(group) => process.groups.as_ref().is_some_and(|g| g.is_in(group)),
             TargetSelector::Gateway => false,
         });
         if matches || (wants_gateway && gateway.is_some()) {

@@ -3,9 +3,10 @@
 //! that 10,000 processes or 2,000 short-lived children do not matter.
 
 use crate::capture::Shared;
+use crate::cgroup::Groups;
 use crate::config::{NativeConfig, Pick, TargetSelector};
 use crate::drain::lock;
-use crate::offcpu::{RateLook, STACKS_A_SECOND_MAX, strides};
+use crate::offcpu::{RateLook, STACKS_A_SECOND_MAX, strides, switches};
 use crate::proc::{self, Seen};
 use crate::process::{self, Target};
 use crate::registry::{self, Registry};
@@ -89,7 +90,7 @@ impl Scanner {
         let pids = lock(&self.registry).pids();
         if self.tasks.as_ref().is_some_and(TaskEvents::are_switches) {
             // A look before the first event: how often the targets are switched.
-            self.look.look(&pids, sys::mono_ns());
+            self.look.look(counts(&pids), sys::mono_ns());
             std::thread::park_timeout(LOOK);
             self.stride(&pids);
         }
@@ -103,7 +104,7 @@ impl Scanner {
     /// Brings the strides of switch events up to date with how often each process is switched.
     fn stride(&mut self, pids: &[u32]) {
         if let Some(tasks) = self.tasks.as_mut().filter(|t| t.are_switches()) {
-            let rates = self.look.look(pids, sys::mono_ns());
+            let rates = self.look.look(counts(pids), sys::mono_ns());
             tasks.stride(strides(
                 &rates,
                 tasks.cpus(),
@@ -160,7 +161,13 @@ impl Scanner {
 
     fn look(&mut self, pid: u32) {
         match proc::look(pid) {
-            Some(seen) => self.seen.insert(pid, seen),
+            Some(mut seen) => {
+                let by_group = |t: &TargetSelector| matches!(t, TargetSelector::Group(_));
+                if self.config.targets.iter().any(by_group) {
+                    seen.groups = Some(Groups::read(pid));
+                }
+                self.seen.insert(pid, seen)
+            }
             None => self.seen.remove(&pid),
         };
     }
@@ -297,13 +304,10 @@ impl Scanner {
     /// A gateway without a counter has no denominator, which nobody should have to find out later.
     fn say_unless_counted(&self) {
         let mut registry = lock(&self.registry);
-        if !self.requests.found && registry.has_gateway() {
-            let evidence = if lock(&self.shared.requests).is_empty() {
-                "its executable exports no ngx_stat_requests (built without stub_status, or no access)"
-            } else {
-                "its memory could not be read"
-            };
-            registry.note(Finding::new(FindingCode::RequestsUnknown, evidence));
+        if let Some(why) = self.requests.why_uncounted()
+            && registry.has_gateway()
+        {
+            registry.note(Finding::new(FindingCode::RequestsUnknown, why));
         }
     }
 
@@ -330,4 +334,9 @@ impl Scanner {
             recorder.count(source, bin, CounterKind::RunQueueNs, used.wait_ns);
         }
     }
+}
+
+/// Switches and threads of each process, read as they are asked for.
+fn counts(pids: &[u32]) -> impl Iterator<Item = (u32, (u64, usize))> + '_ {
+    pids.iter().map(|&pid| (pid, switches(pid)))
 }

@@ -22,6 +22,8 @@ struct Symbol {
 
 /// Most symbols that are kept of one module.
 const SYMBOLS_MAX: usize = 4 << 20;
+/// Bytes of names that are kept of one module.
+const NAMES_BYTES_MAX: usize = 128 << 20;
 /// Symbols before an address that may contain it although others begin in between.
 const OVERLAP_MAX: usize = 16;
 
@@ -38,7 +40,11 @@ impl SymbolTable {
         let Ok(at) = u32::try_from(self.names.len()) else {
             return;
         };
-        if name.is_empty() || start == 0 || self.rows.len() >= SYMBOLS_MAX {
+        if name.is_empty()
+            || start == 0
+            || self.rows.len() >= SYMBOLS_MAX
+            || self.names.len() >= NAMES_BYTES_MAX
+        {
             return;
         }
         let name = &name[..name.len().min(crate::demangle::NAME_BYTES_MAX)];
@@ -99,6 +105,12 @@ impl SymbolTable {
 
     fn text(&self, symbol: &Symbol) -> Option<&str> {
         std::str::from_utf8(name_at(&self.names, symbol.name)).ok()
+    }
+
+    /// Bytes that are kept.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.rows.len() * size_of::<Symbol>() + self.names.len()
     }
 
     /// How many there are.

@@ -55,6 +55,12 @@ impl TaskEvents {
     /// Every how manyth switch of each process is sampled from now on. A process that is not named
     /// keeps its stride; one that comes later begins with the longest. Sampling a stride anew
     /// begins anywhere in what a program repeats.
+    ///
+    /// The kernel changes the period of the event itself and of what inherits from it later, but not of
+    /// the copies that threads have inherited before (`_perf_event_period` in kernel/events/core.c goes
+    /// to no child, unlike enabling). Such a thread keeps the stride with which it began until it ends.
+    /// That costs time but no truth: each stack stands for the switches that were counted since the one
+    /// before, and what is beyond a CPU's rate is left out by the sampler thread.
     pub fn stride(&mut self, strides: BTreeMap<u32, u64>) {
         for (pid, stride) in strides {
             let before = self.strides.insert(pid, stride);

@@ -21,6 +21,9 @@ const CACHE_MAX: usize = 1 << 18;
 const SCAN_WORDS: usize = 512;
 /// Ways that are tried.
 const CANDIDATES_MAX: usize = 32;
+/// Bytes of unwind instructions that are executed for one stack, beyond what is cached. A new function
+/// takes a hundred; only made-up tables take more than a few thousand.
+const INSTRUCTION_BYTES_MAX: usize = 256 << 10;
 /// Such crossings in one stack.
 const CROSSINGS_MAX: usize = 8;
 
@@ -57,6 +60,8 @@ pub struct Stack {
 pub struct Unwinder {
     rules: HashMap<(u32, u64), Rule>,
     context: UnwindContext<usize>,
+    /// Bytes of instructions that this stack may still cost.
+    left: usize,
     interposed: Option<Arc<dyn InterposedUnwinder>>,
 }
 
@@ -75,6 +80,7 @@ impl Unwinder {
         Self {
             rules: HashMap::default(),
             context: UnwindContext::new(),
+            left: 0,
             interposed,
         }
     }
@@ -89,6 +95,7 @@ impl Unwinder {
         captured: &[u64],
     ) -> Stack {
         let mut stack = Stack::default();
+        self.left = INSTRUCTION_BYTES_MAX;
         // Whether `ip` is where the code was interrupted, not where a call returns to.
         let mut at = (regs, true);
         for _ in 0..=CROSSINGS_MAX {
@@ -199,11 +206,14 @@ impl Unwinder {
         let rule = match self.rules.get(&key) {
             Some(rule) => *rule,
             None => {
-                let rule = cfi.rule(elf_address, &mut self.context);
+                let rule = cfi.rule(elf_address, &mut self.context, &mut self.left);
                 if self.rules.len() >= CACHE_MAX {
                     self.rules.clear();
                 }
-                self.rules.insert(key, rule);
+                // What was not found out for want of time is not what there is.
+                if self.left > 0 {
+                    self.rules.insert(key, rule);
+                }
                 rule
             }
         };
@@ -212,8 +222,8 @@ impl Unwinder {
             Rule::End => Some(Step::End),
             Rule::Row(row) => Some(row.step(regs, &mut read)),
             Rule::Expressions => {
-                let context = &mut self.context;
-                Some(cfi.step_by_expressions(elf_address, *bias, regs, context, &mut read))
+                let (context, left) = (&mut self.context, &mut self.left);
+                Some(cfi.step_by_expressions(elf_address, *bias, regs, context, left, &mut read))
             }
             Rule::Unknown => None,
         }

@@ -193,6 +193,53 @@ fn without_the_compiler_it_is_the_same() {
     assert_eq!(capture.stacks.iter().filter(compiled).count(), 0);
 }
 
+/// The line that `local function NAME` stands on.
+fn line_of(name: &str) -> u32 {
+    let defines = |line: &str| line.starts_with(&format!("local function {name}("));
+    u32::try_from(WORK.lines().position(defines).unwrap() + 1).unwrap()
+}
+
+#[test]
+fn where_the_source_is_gone_callers_say_what_functions_are_called() {
+    let _one = alone();
+    let dir = tempfile::tempdir().unwrap();
+    let script = dir.path().join("work.lua");
+    std::fs::write(&script, WORK).unwrap();
+    let luajit = installed("/usr/bin/luajit", "luajit2");
+    let program = Program::start(luajit, &[script.to_str().unwrap(), "30"]);
+    std::thread::sleep(Duration::from_millis(700));
+    std::fs::remove_file(&script).unwrap();
+    let (mut sampler, recorder) = arm(config(vec![TargetSelector::Pid(program.pid())], 499));
+    sampler.start_at(mono_ns());
+    std::thread::sleep(Duration::from_secs(6));
+    let capture = collect(sampler, &recorder);
+    for name in ["deep", "round", "timed", "wrapped"] {
+        let line = line_of(name);
+        let (mut all, mut named) = (0, 0);
+        for stack in &capture.stacks {
+            let mut frames = stack.frames.iter().filter(|f| f.line == line);
+            let Some(frame) = frames.next() else { continue };
+            assert!(frame.name.is_empty() || frame.name == name, "{frame:?}");
+            all += stack.samples;
+            named += if frame.name == name { stack.samples } else { 0 };
+        }
+        eprintln!("{name}, line {line}: {named} of {all} samples");
+        // The first samples may come before a call of it was seen.
+        assert!(
+            all > 50 && named * 100 >= all * 90,
+            "{name}: {named} of {all}"
+        );
+    }
+    // Called by the name of the parameter that it was passed in.
+    let work = line_of("interpreted_sixty");
+    let frames = capture.stacks.iter().flat_map(|s| &s.frames);
+    let names: std::collections::BTreeSet<_> = frames
+        .filter(|f| f.line == work && !f.name.is_empty())
+        .map(|f| f.name.as_str())
+        .collect();
+    assert_eq!(names, ["work"].into());
+}
+
 #[test]
 fn two_vms_in_one_process_are_told_apart() {
     let _one = alone();

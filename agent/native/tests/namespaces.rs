@@ -3,11 +3,11 @@
 
 mod support;
 
-use fleetflame_native::TargetSelector;
-use std::path::Path;
+use fleetflame_native::{GroupSelector, TargetSelector};
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
-use support::{SHARES, alone, capture, compile, config};
+use support::{Program, SHARES, alone, capture, compile, config};
 
 /// A container of a kind: its own pid and mount namespace, its program on a tmpfs that is mounted only
 /// there. Ends with the test.
@@ -78,4 +78,55 @@ fn a_target_in_another_pid_and_mount_namespace_gives_the_same_result() {
     assert!(rooted > 0.99, "{rooted}");
     let unknown = capture.summary.unknown_frames as f64 / capture.summary.user_frames as f64;
     assert!(unknown < 0.01, "{unknown}");
+}
+
+/// A control group, named as a manager of containers would. Goes with the test.
+struct Group(PathBuf);
+
+impl Group {
+    fn new(name: &str) -> Self {
+        let mounts = std::fs::read_to_string("/proc/mounts").unwrap();
+        let is_hierarchy = |fields: &Vec<&str>| {
+            fields[2] == "cgroup2" || (fields[2] == "cgroup" && fields[3].contains("name=systemd"))
+        };
+        let mut rows = mounts
+            .lines()
+            .map(|line| line.split(' ').collect::<Vec<_>>());
+        let mounted = rows
+            .find(is_hierarchy)
+            .expect("no cgroup hierarchy is mounted");
+        let path = Path::new(mounted[1]).join(name);
+        std::fs::create_dir(&path).unwrap();
+        Self(path)
+    }
+
+    fn add(&self, pid: u32) {
+        std::fs::write(self.0.join("cgroup.procs"), pid.to_string()).unwrap();
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir(&self.0);
+    }
+}
+
+#[test]
+fn a_container_is_a_target_by_its_id_and_nothing_else_is() {
+    let _one = alone();
+    let dir = tempfile::tempdir().unwrap();
+    let shares = compile(dir.path(), "grouped-shares", SHARES, &["-O2"]);
+    let id = format!("{:064x}", u128::from(std::process::id()) << 96 | 0xfeed);
+    let group = Group::new(&format!("docker-{id}.scope"));
+    let (inside, outside) = (
+        Program::start(&shares, &["60"]),
+        Program::start(&shares, &["60"]),
+    );
+    group.add(inside.pid());
+    let short = GroupSelector::Container(id[..48].to_owned());
+    let capture = capture(config(vec![TargetSelector::Group(short)], 199), 2.0);
+    assert!(capture.samples() > 50, "{}", capture.samples());
+    assert!(capture.stacks.iter().all(|s| s.pid == inside.pid()));
+    let windows = &capture.summary.windows;
+    assert_eq!(windows.len(), 1, "{windows:?}, and not {}", outside.pid());
 }

@@ -7,7 +7,7 @@ use model::coverage::CaptureStats;
 use model::host::EngineReport;
 use model::job::{Event, Pick, Probe, Target};
 use model::{CaptureOrder, Finding, FindingCode};
-use native::{Armed, NativeConfig, Sampler, TargetSelector};
+use native::{Armed, GroupSelector, NativeConfig, Sampler, TargetSelector};
 
 /// Part of the memory budget that rings and stack copies may take; the rest is for stacks.
 const RINGS_SHARE: u64 = 4;
@@ -152,12 +152,8 @@ fn selector(target: &Target) -> Result<TargetSelector, Finding> {
                 )
             })?)
         }
-        Target::Unit(_) | Target::Container(_) => {
-            let said = format!(
-                "target {target} is not part of this version; use nginx, pid:, exe: or cmd:"
-            );
-            return Err(Finding::new(FindingCode::TargetNotFound, said));
-        }
+        Target::Unit(name) => TargetSelector::Group(GroupSelector::Unit(name.clone())),
+        Target::Container(id) => TargetSelector::Group(GroupSelector::Container(id.clone())),
     })
 }
 

@@ -67,17 +67,21 @@ fn image(bytes: &[u8]) {
 }
 
 fn unwind(table: &CfiTable) {
+    // As the sampler looks for LuaJIT's interpreter, but in functions of any length.
+    let _ = table.function_with_fixed_frame(1, &[(7, 80), (7, 96)], &[(6, -16), (3, -24)]);
     let mut context = UnwindContext::new();
+    let mut left = usize::MAX;
     let regs = Regs {
         ip: 0x1010,
         r: std::array::from_fn::<_, REGISTERS, _>(|i| 0x7000 + i as u64 * 8),
     };
     let mut read = |at: u64| (at >= 0x7000).then_some(at.wrapping_mul(31));
     for address in (0..LOOKUPS).chain((0x1000..0x1000 + LOOKUPS * 16).step_by(16)) {
-        match table.rule(address, &mut context) {
+        match table.rule(address, &mut context, &mut left) {
             Rule::Row(row) => drop(row.step(&regs, &mut read)),
             Rule::Expressions => {
-                let _ = table.step_by_expressions(address, 0, &regs, &mut context, &mut read);
+                let context = &mut context;
+                let _ = table.step_by_expressions(address, 0, &regs, context, &mut left, &mut read);
             }
             Rule::End | Rule::Unknown => {}
         }

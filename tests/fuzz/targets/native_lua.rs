@@ -19,6 +19,7 @@ mod luajit;
 use fleetflame_fuzz::Input;
 use libfuzzer_sys::fuzz_target;
 use luajit::builtins::Builtins;
+use luajit::callsite::{self, Call};
 use luajit::layout;
 use luajit::names;
 use luajit::segment::{self, Item};
@@ -36,7 +37,7 @@ fuzz_target!(|data: &[u8]| {
     let mut input = Input::new(data);
     if input.byte() == 0 {
         // Source files are the target's too.
-        let source = SourceNames::parse(input.rest());
+        let source = SourceNames::parse(input.rest(), 1000);
         for line in 0..64 {
             if let Some(name) = source.name(line, 0) {
                 let identifier = |c: u8| c.is_ascii_alphanumeric() || b"_.:".contains(&c);
@@ -73,10 +74,20 @@ fuzz_target!(|data: &[u8]| {
     let kept = stack.kept(&memory);
     assert!(memory.reads.get() < READS_MAX, "{} reads", memory.reads.get());
     for item in segment::read(&kept).flat_map(|s| s.items().collect::<Vec<_>>()) {
-        if let Item::Lua { prototype, key } = item
+        if let Item::Lua { prototype, key, .. } = item
             && let Some(place) = names::place(&memory, prototype, key)
         {
             assert!(place.chunk.text().len() < 700, "a chunk's name is bounded");
+            for instruction in 1..8 {
+                let call = Call {
+                    prototype,
+                    key,
+                    instruction,
+                };
+                let identifier = |c: u8| c.is_ascii_alphanumeric() || c == b'_';
+                let name = callsite::name(&memory, call).unwrap_or_default();
+                assert!(name.bytes().all(identifier), "text of a program in a name");
+            }
         }
     }
     let mut table = TraceTable::default();

@@ -21,8 +21,12 @@ const LIBRARIES: [&str; 11] = [
     "package",
     "ffi",
 ];
-/// Entries of one table that are looked at.
-const NODES_MAX: u32 = 4096;
+/// Where `package` is among them: what is loaded but not global hangs on it.
+const PACKAGE: usize = 9;
+/// Entries of all tables that are looked at in one reading. A large gateway has some 2,000 modules.
+const NODES_MAX: u32 = 16_384;
+/// Entries that are read in one go.
+const NODES: usize = 64;
 /// Longest name of a global that is read.
 const NAME_BYTES_MAX: usize = 32;
 
@@ -43,50 +47,52 @@ impl Builtins {
         let Some(main) = state::main_thread(memory, global) else {
             return builtins;
         };
-        let mut libraries = Vec::new();
-        let mut package = None;
-        each(memory, main.env, &mut |name, value| {
-            if let Some(function) = tagged(value, slot::FUNCTION) {
-                builtins.add(memory, function, name.to_owned());
-            } else if let Some(library) = tagged(value, slot::TABLE)
-                && LIBRARIES.contains(&name)
-            {
-                if name == "package" {
-                    package = Some(library);
-                }
-                libraries.push((name.to_owned(), library));
-            }
+        let mut left = NODES_MAX;
+        // Of each library the first: a hostile table may have any number of entries of one name.
+        let mut libraries = [None; LIBRARIES.len()];
+        each(memory, main.env, &mut left, &mut |name, value| {
+            builtins.meet(memory, &mut libraries, name, value);
         });
         // `ffi` and `table.new` are only loaded, not global.
         let mut loaded = None;
-        if let Some(package) = package {
-            each(memory, package, &mut |name, value| {
+        if let Some(package) = libraries[PACKAGE] {
+            each(memory, package, &mut left, &mut |name, value| {
                 if name == "loaded" {
                     loaded = tagged(value, slot::TABLE);
                 }
             });
         }
         if let Some(loaded) = loaded {
-            each(memory, loaded, &mut |name, value| {
-                let known = libraries.iter().any(|l| l.0 == name);
-                if let Some(library) = tagged(value, slot::TABLE)
-                    && LIBRARIES.contains(&name)
-                    && !known
-                {
-                    libraries.push((name.to_owned(), library));
-                } else if let Some(function) = tagged(value, slot::FUNCTION) {
-                    builtins.add(memory, function, name.to_owned());
-                }
+            each(memory, loaded, &mut left, &mut |name, value| {
+                builtins.meet(memory, &mut libraries, name, value);
             });
         }
-        for (library, address) in libraries {
-            each(memory, address, &mut |name, value| {
+        for (library, address) in LIBRARIES.iter().zip(libraries) {
+            let Some(address) = address else { continue };
+            each(memory, address, &mut left, &mut |name, value| {
                 if let Some(function) = tagged(value, slot::FUNCTION) {
                     builtins.add(memory, function, format!("{library}.{name}"));
                 }
             });
         }
         builtins
+    }
+
+    /// Takes a function, or notes a library that was not met before.
+    fn meet(
+        &mut self,
+        memory: &impl Memory,
+        libraries: &mut [Option<u64>; LIBRARIES.len()],
+        name: &str,
+        value: u64,
+    ) {
+        if let Some(function) = tagged(value, slot::FUNCTION) {
+            self.add(memory, function, name.to_owned());
+        } else if let Some(library) = tagged(value, slot::TABLE)
+            && let Some(at) = LIBRARIES.iter().position(|known| *known == name)
+        {
+            libraries[at].get_or_insert(library);
+        }
     }
 
     fn add(&mut self, memory: &impl Memory, address: u64, name: String) {
@@ -112,32 +118,36 @@ impl Builtins {
     }
 }
 
-/// Names and values of a table's hash part.
-fn each(memory: &impl Memory, address: u64, meet: &mut dyn FnMut(&str, u64)) {
+/// Names and values of a table's hash part. `left` is how many entries may still be looked at.
+fn each(memory: &impl Memory, address: u64, left: &mut u32, meet: &mut dyn FnMut(&str, u64)) {
     let Some(bytes) = memory.bytes::<{ table::BYTES }>(address) else {
         return;
     };
     if bytes[object::TYPE] != object::TABLE {
         return;
     }
-    let nodes = word_at(&bytes, table::NODES);
-    let count = half_at(&bytes, table::MASK).min(NODES_MAX - 1) + 1;
-    let mut node = [0; table::NODE_BYTES];
-    for index in 0..u64::from(count) {
-        let Some(at) = nodes.checked_add(index * table::NODE_BYTES as u64) else {
-            return;
-        };
-        if memory.read(at, &mut node) != node.len() {
+    let mut nodes = word_at(&bytes, table::NODES);
+    let mut count = half_at(&bytes, table::MASK).saturating_add(1).min(*left);
+    *left -= count;
+    let mut some = [0; NODES * table::NODE_BYTES];
+    while count > 0 {
+        let wanted = (count as usize).min(NODES) * table::NODE_BYTES;
+        let got = memory.read(nodes, &mut some[..wanted]);
+        for node in some[..got].chunks_exact(table::NODE_BYTES) {
+            let (value, key) = (word_at(node, 0), word_at(node, 8));
+            if let Some(key) = tagged(key, slot::STRING)
+                && let Some((name, length)) = names::text(memory, key, NAME_BYTES_MAX)
+                && length == name.len()
+                && let Ok(name) = std::str::from_utf8(&name)
+                && name.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'_')
+            {
+                meet(name, value);
+            }
+        }
+        if got < wanted {
             return;
         }
-        let (value, key) = (word_at(&node, 0), word_at(&node, 8));
-        if let Some(key) = tagged(key, slot::STRING)
-            && let Some((name, length)) = names::text(memory, key, NAME_BYTES_MAX)
-            && length == name.len()
-            && let Ok(name) = std::str::from_utf8(&name)
-            && name.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'_')
-        {
-            meet(name, value);
-        }
+        nodes = nodes.saturating_add(wanted as u64);
+        count = count.saturating_sub(NODES as u32);
     }
 }

@@ -6,6 +6,7 @@
 //! compiled code runs above it, and `lua_State.cframe` chains those of one coroutine. So the stack
 //! copy is searched for such frames, and what the chain confirms is believed.
 
+use super::callsite;
 use super::layout::{Machine, co_context, function, prototype};
 use super::memory::{Memory, is_object};
 use super::names;
@@ -36,9 +37,10 @@ pub struct Moment<'a> {
     pub exclusive: bool,
 }
 
-/// Functions that were met, and where in `keep` their items are.
+/// Functions that were met, where in `keep` their items are, and where their callers go on.
 struct Met {
     functions: [u64; FUNCTIONS_MAX],
+    calls: [u64; FUNCTIONS_MAX],
     at: [usize; FUNCTIONS_MAX],
     count: usize,
 }
@@ -61,6 +63,7 @@ pub fn capture(
     let mut window = Window::default();
     let mut met = Met {
         functions: [0; FUNCTIONS_MAX],
+        calls: [0; FUNCTIONS_MAX],
         at: [0; FUNCTIONS_MAX],
         count: 0,
     };
@@ -122,7 +125,7 @@ impl<M: Memory> Reader<'_, M> {
             self.interpreted_base(window, state, chain, innermost)
         };
         let (end, last) = match base {
-            Some(base) => self.segments(window, state, chain, from, base),
+            Some(base) => self.segments(window, state, chain, from, base, in_time),
             None => {
                 let head = self.begin(state, chain[0], From::Nowhere);
                 for &cframe in &chain[1..] {
@@ -208,14 +211,19 @@ impl<M: Memory> Reader<'_, M> {
         chain: &[u64],
         from: From,
         base: u64,
+        in_time: &dyn Fn() -> bool,
     ) -> (End, Option<usize>) {
         let mut next = 0;
         let mut head = None;
         let mut last = None;
-        let mut cut = false;
+        let mut full = false;
         let mut from = from;
         let memory = self.memory;
-        let end = walk::walk(memory, window, state, base, |level, link| {
+        let end = walk::walk(memory, window, state, base, in_time, |level, link| {
+            if let Level::Called(pc) = level {
+                self.called(pc);
+                return true;
+            }
             if head.is_none() {
                 while next < chain.len() && self.is_bare(state, chain[next], link) {
                     last = self.begin(state, chain[next], From::Interpreter).or(last);
@@ -232,33 +240,39 @@ impl<M: Memory> Reader<'_, M> {
             last = head;
             match level {
                 Level::Function(function) => {
-                    let room = self.function(at, function);
-                    cut = !room;
-                    room
+                    full = !self.function(at, function);
+                    !full
                 }
                 Level::Border => {
                     head = None;
                     true
                 }
+                Level::Called(_) => true,
             }
         });
-        if cut {
-            self.cut(last);
-        } else if end == End::Damaged
-            && let Some(head) = last
-        {
-            segment::fail(self.keep, head);
-        }
+        let cut = full || end == End::Cut;
+        let mut said = match last {
+            Some(head) if cut => self.cut(head),
+            Some(head) if end == End::Damaged => {
+                segment::fail(self.keep, head);
+                true
+            }
+            _ => !cut,
+        };
         // Frames of the chain that the walk did not reach.
-        let rest = match end {
-            End::Bottom => From::Interpreter,
-            End::Enough | End::Damaged => From::Nowhere,
+        let rest = if cut || end == End::Bottom {
+            From::Interpreter
+        } else {
+            From::Nowhere
         };
         for &cframe in chain.get(next..).unwrap_or_default() {
-            let rest = if cut { From::Interpreter } else { rest };
-            last = self.begin(state, cframe, rest).or(last);
+            let Some(head) = self.begin(state, cframe, rest) else {
+                break;
+            };
+            said = said || segment::add(self.keep, head, Item::Cut);
+            last = Some(head);
         }
-        (end, last)
+        (if cut { End::Cut } else { end }, last)
     }
 
     fn function(&mut self, head: usize, function: u64) -> bool {
@@ -272,14 +286,25 @@ impl<M: Memory> Reader<'_, M> {
         true
     }
 
-    /// The last function gives way to a word that there were more.
-    fn cut(&mut self, last: Option<usize>) {
-        if let Some(count) = self.met.count.checked_sub(1)
-            && last.is_some()
-        {
-            segment::replace(self.keep, self.met.at[count], Some(Item::Cut));
-            self.met.count = count;
+    /// The function that was met last goes back to this instruction of its caller.
+    fn called(&mut self, pc: u64) {
+        if let Some(last) = self.met.count.checked_sub(1) {
+            self.met.calls[last] = pc;
         }
+    }
+
+    /// Says in the last segment that there were more frames; where there is no room for that, the
+    /// last function gives way.
+    fn cut(&mut self, head: usize) -> bool {
+        if segment::add(self.keep, head, Item::Cut) {
+            return true;
+        }
+        let Some(count) = self.met.count.checked_sub(1) else {
+            return false;
+        };
+        segment::replace(self.keep, self.met.at[count], Some(Item::Cut));
+        self.met.count = count;
+        true
     }
 
     /// ngx_lua's coroutines are resumed by its scheduler and not by each other: who waits for this
@@ -292,25 +317,39 @@ impl<M: Memory> Reader<'_, M> {
         in_time: &dyn Fn() -> bool,
     ) {
         let mut state = *state;
-        for _ in 0..HOPS_MAX {
-            if !in_time() || !is_object(state.context) {
+        for hop in 0..=HOPS_MAX {
+            if !is_object(state.context) {
                 return;
             }
             let Some(parent) = self.parent_of(&state) else {
                 return;
             };
+            if hop == HOPS_MAX || !in_time() {
+                self.cut(head);
+                return;
+            }
             window.take(self.memory, &parent, parent.base);
-            let mut joined = false;
+            let (mut joined, mut full) = (false, false);
             let memory = self.memory;
-            walk::walk(memory, window, &parent, parent.base, |level, _| {
-                let Level::Function(function) = level else {
-                    return true;
+            let end = walk::walk(memory, window, &parent, parent.base, in_time, |level, _| {
+                let function = match level {
+                    Level::Function(function) => function,
+                    Level::Called(pc) => {
+                        self.called(pc);
+                        return true;
+                    }
+                    Level::Border => return true,
                 };
                 if !joined {
                     joined = segment::add(self.keep, head, Item::Joint);
                 }
-                joined && self.function(head, function)
+                full = !joined || !self.function(head, function);
+                !full
             });
+            if full || end == End::Cut {
+                self.cut(head);
+                return;
+            }
             state = parent;
         }
     }
@@ -348,7 +387,12 @@ fn resolve(memory: &impl Memory, met: &Met, keep: &mut [u64]) {
                     protos[count] = prototype;
                     places[count] = at;
                     count += 1;
-                    segment::replace(keep, at, Some(Item::Lua { prototype, key: 0 }));
+                    let item = Item::Lua {
+                        prototype,
+                        key: 0,
+                        call: 0,
+                    };
+                    segment::replace(keep, at, Some(item));
                 }
                 Some(Kind::Builtin(number)) => {
                     segment::replace(keep, at, Some(Item::Builtin(number)));
@@ -361,6 +405,7 @@ fn resolve(memory: &impl Memory, met: &Met, keep: &mut [u64]) {
                     Some(Item::Lua {
                         prototype: 0,
                         key: 0,
+                        call: 0,
                     }),
                 ),
             }
@@ -372,9 +417,31 @@ fn resolve(memory: &impl Memory, met: &Met, keep: &mut [u64]) {
             let item = Item::Lua {
                 prototype: protos[index],
                 key: names::key(piece),
+                call: 0,
             };
             segment::replace(keep, places[index], Some(item));
         }
         from = until;
+    }
+    calls(met, keep);
+}
+
+/// Puts to each function of Lua where the next one called it.
+fn calls(met: &Met, keep: &mut [u64]) {
+    for index in 0..met.count.saturating_sub(1) {
+        let (at, next) = (met.at[index], met.at[index + 1]);
+        if met.calls[index] != 0
+            && next == at + segment::ITEM_WORDS
+            && let Some(Item::Lua { prototype, key, .. }) = segment::item(keep, at)
+            && let Some(Item::Lua { prototype: by, .. }) = segment::item(keep, next)
+        {
+            let call = callsite::instruction(by, met.calls[index]);
+            let item = Item::Lua {
+                prototype,
+                key,
+                call,
+            };
+            segment::replace(keep, at, Some(item));
+        }
     }
 }

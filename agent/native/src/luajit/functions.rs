@@ -2,6 +2,7 @@
 //! frames as they are folded. Never: a source file opened in another way than below the process's root,
 //! a cache without a bound.
 
+use super::callsite::{self, Call};
 use super::memory::Memory;
 use super::names::{self, Chunk, Place};
 use super::source::SourceNames;
@@ -13,73 +14,106 @@ use std::sync::Arc;
 
 /// Largest source file that is read.
 const SOURCE_BYTES_MAX: u64 = 4 << 20;
-/// Bytes of source that are read in one capture.
-const SOURCE_BUDGET_BYTES: u64 = 128 << 20;
+/// Bytes of source that are read in one capture. A large gateway has some megabytes.
+const SOURCE_BUDGET_BYTES: u64 = 16 << 20;
+/// Names that are kept in one capture, of all files.
+const NAMES_MAX: usize = 200_000;
 /// Files whose names are kept.
 const SOURCES_MAX: usize = 8192;
 /// Functions whose frames are kept before they are made anew.
 const FUNCTIONS_MAX: usize = 1 << 16;
 
+/// Calls that are looked at for the name of one function.
+const CALLS_MAX: u8 = 8;
+
+/// A function's frame.
+#[derive(Debug)]
+struct Known {
+    frame: Frame,
+    /// Calls that may still be looked at; 0 when its source told its name, or that it has none.
+    calls_left: u8,
+}
+
 /// What Lua functions are called, by process.
 #[derive(Debug, Default)]
 pub struct Functions {
-    frames: HashMap<(u32, u64, u64), Frame>,
+    frames: HashMap<(u32, u64, u64), Known>,
     /// Source files by process and path; none for one that cannot be used.
     paths: HashMap<(u32, String), Option<Arc<SourceNames>>>,
     files: HashMap<FileKey, Arc<SourceNames>>,
     read_bytes: u64,
+    names: usize,
 }
 
 impl Functions {
-    /// The frame of the function with this prototype.
-    pub fn frame(&mut self, memory: &impl Memory, pid: u32, prototype: u64, key: u64) -> Frame {
-        if let Some(known) = self.frames.get(&(pid, prototype, key)) {
-            return known.clone();
+    /// The frame of the function with this prototype. `call` is where it was called: a function whose
+    /// source cannot be read is named as the first caller names it that does.
+    pub fn frame(
+        &mut self,
+        memory: &impl Memory,
+        pid: u32,
+        prototype: u64,
+        key: u64,
+        call: Option<Call>,
+    ) -> Frame {
+        let at = (pid, prototype, key);
+        if !self.frames.contains_key(&at) {
+            // One that could not be read may be there at the next sample.
+            let Some(place) = names::place(memory, prototype, key) else {
+                return Frame::named(FrameKind::Lua, "[lua]", "");
+            };
+            let known = self.named(pid, &place);
+            if self.frames.len() >= FUNCTIONS_MAX {
+                self.frames.clear();
+            }
+            self.frames.insert(at, known);
         }
-        let place = names::place(memory, prototype, key);
-        let frame = match &place {
-            Some(place) => self.named(pid, place),
-            None => Frame::named(FrameKind::Lua, "[lua]", ""),
+        let Some(known) = self.frames.get_mut(&at) else {
+            return Frame::named(FrameKind::Lua, "[lua]", "");
         };
-        if self.frames.len() >= FUNCTIONS_MAX {
-            self.frames.clear();
+        if let Some(call) = call
+            && known.calls_left > 0
+        {
+            known.calls_left -= 1;
+            if let Some(name) = callsite::name(memory, call) {
+                known.frame.name = name;
+                known.calls_left = 0;
+            }
         }
-        // One that could not be read may be there at the next sample.
-        if place.is_some() {
-            self.frames.insert((pid, prototype, key), frame.clone());
-        }
-        frame
+        known.frame.clone()
     }
 
-    fn named(&mut self, pid: u32, place: &Place) -> Frame {
-        let chunk = place.chunk.text();
+    fn named(&mut self, pid: u32, place: &Place) -> Known {
         if place.line == 0 {
             // The chunk itself, as it was loaded.
-            return Frame {
-                file: match &place.chunk {
-                    Chunk::File(path) => path.clone(),
-                    Chunk::Named(_) => String::new(),
-                },
-                ..Frame::named(
-                    FrameKind::Lua,
-                    match &place.chunk {
-                        Chunk::File(_) => "main chunk",
-                        Chunk::Named(name) => name,
-                    },
-                    "",
-                )
+            let (name, file) = match &place.chunk {
+                Chunk::File(path) => ("main chunk", path.as_str()),
+                Chunk::Named(name) => (name.as_str(), ""),
+            };
+            let frame = Frame {
+                file: file.to_owned(),
+                ..Frame::named(FrameKind::Lua, name, "")
+            };
+            return Known {
+                frame,
+                calls_left: 0,
             };
         }
-        let name = match &place.chunk {
-            Chunk::File(path) => self
-                .source(pid, path)
-                .and_then(|s| s.name(place.line, place.lines).map(str::to_owned)),
+        let source = match &place.chunk {
+            Chunk::File(path) => self.source(pid, path),
             Chunk::Named(_) => None,
         };
-        Frame {
-            file: chunk.to_owned(),
+        let name = source
+            .as_ref()
+            .and_then(|s| s.name(place.line, place.lines));
+        let frame = Frame {
+            file: place.chunk.text().to_owned(),
             line: place.line,
             ..Frame::named(FrameKind::Lua, name.unwrap_or_default(), "")
+        };
+        Known {
+            frame,
+            calls_left: if source.is_none() { CALLS_MAX } else { 0 },
         }
     }
 
@@ -106,7 +140,9 @@ impl Functions {
         }
         self.read_bytes += key.size;
         let text = file.read(0, usize::try_from(key.size).ok()?)?;
-        let names = Arc::new(SourceNames::parse(&text));
+        let left = NAMES_MAX.saturating_sub(self.names);
+        let names = Arc::new(SourceNames::parse(&text, left));
+        self.names += names.len();
         if self.files.len() >= SOURCES_MAX {
             self.files.clear();
         }
@@ -156,14 +192,12 @@ mod tests {
         let mut functions = Functions::default();
         let me = std::process::id();
         let mut frame = |name: &str| {
-            functions.named(
-                me,
-                &Place {
-                    chunk: Chunk::File(path(name)),
-                    line: 1,
-                    lines: 1,
-                },
-            )
+            let place = Place {
+                chunk: Chunk::File(path(name)),
+                line: 1,
+                lines: 1,
+            };
+            functions.named(me, &place).frame
         };
         assert_eq!(frame("plain.lua").name, "f");
         for name in ["link.lua", "near.lua", "fifo.lua", "big.lua", "none.lua"] {
@@ -179,7 +213,48 @@ mod tests {
                 lines: 1,
             },
         );
-        assert_eq!(device.name, "");
+        assert_eq!(
+            (device.frame.name.as_str(), device.calls_left),
+            ("", CALLS_MAX)
+        );
+    }
+
+    #[test]
+    fn all_sources_together_have_a_bound_in_bytes_and_in_names() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+        let me = std::process::id();
+        let name = |functions: &mut Functions, path: String, line, lines| {
+            let chunk = Chunk::File(path);
+            functions
+                .named(me, &Place { chunk, line, lines })
+                .frame
+                .name
+        };
+        // 45,000 names of 11 bytes each a file.
+        let mut many = Functions::default();
+        for file in 0..5 {
+            let mut text = String::new();
+            for i in 0..45_000 {
+                text.push_str(&format!("function f{i:05}()\nend\n"));
+            }
+            fs::write(path(&format!("{file}.lua")), text).unwrap();
+            let expected = if file < 4 { "f44999" } else { "" };
+            let found = name(&mut many, path(&format!("{file}.lua")), 89_999, 1);
+            assert_eq!(found, expected, "{file}");
+        }
+        assert_eq!(many.names, NAMES_MAX);
+        let mut large = Functions::default();
+        for file in 0..5 {
+            let mut text = b"function f()\nend\n".to_vec();
+            text.resize(SOURCE_BYTES_MAX as usize, b' ');
+            fs::write(path(&format!("large{file}.lua")), text).unwrap();
+            let expected = if file < 4 { "f" } else { "" };
+            assert_eq!(
+                name(&mut large, path(&format!("large{file}.lua")), 1, 1),
+                expected
+            );
+        }
     }
 
     #[test]
@@ -191,7 +266,7 @@ mod tests {
                 line,
                 lines: 0,
             };
-            functions.named(1, &place).label()
+            functions.named(1, &place).frame.label()
         };
         let phase = || Chunk::Named("access_by_lua(nginx.conf:52)".into());
         assert_eq!(label(phase(), 0), "access_by_lua(nginx.conf:52)");

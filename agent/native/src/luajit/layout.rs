@@ -85,12 +85,59 @@ pub mod prototype {
     pub const HEAD_BYTES: usize = 80;
     /// `sizebc`: instructions.
     pub const INSTRUCTIONS: usize = 12;
+    /// `k`: constants; objects lie before it, the last one first.
+    pub const CONSTANTS: usize = 32;
+    /// `sizept`: bytes with everything that belongs to it.
+    pub const SIZE: usize = 56;
+    /// `sizeuv`: upvalues, a byte.
+    pub const UPVALUES: usize = 60;
+    /// `uvinfo`: their names.
+    pub const UPVALUE_NAMES: usize = 88;
+    /// `varinfo`: names of local variables.
+    pub const VARIABLES: usize = 96;
     /// `chunkname`.
     pub const CHUNK: usize = 64;
     /// `firstline`.
     pub const FIRST_LINE: usize = 72;
     /// `numline`.
     pub const LINES: usize = 76;
+}
+
+/// Instructions of LuaJIT 2.1 (lj_bc.h): `OP A C B`, a byte each, or `OP A` and D of 16 bits. Their
+/// numbers are those of a build only when its [`bytecode::FUNCC`] has the same.
+pub mod bytecode {
+    /// Copies slot D.
+    pub const MOV: u8 = 18;
+    /// Clears slots A to D.
+    pub const KNIL: u8 = 44;
+    /// Loads upvalue D.
+    pub const UGET: u8 = 45;
+    /// Loads the global with the name D.
+    pub const GGET: u8 = 54;
+    /// Loads the field with the name C.
+    pub const TGETS: u8 = 57;
+    /// Calls slot A with several results of another call.
+    pub const CALLM: u8 = 65;
+    /// Calls slot A.
+    pub const CALL: u8 = 66;
+    /// Calls an iterator, three slots below A.
+    pub const ITERC: u8 = 69;
+    /// The same when it was `next`.
+    pub const ITERN: u8 = 70;
+    /// Head of a C function; its wrapped twin has the next number.
+    pub const FUNCC: u8 = 95;
+
+    /// Whether it writes slot A and no other: comparisons that copy, operators, constants, loads.
+    #[must_use]
+    pub fn writes_a(op: u8) -> bool {
+        matches!(op, 12 | 13 | 18..=43 | 45 | 51..=54 | 56..=59)
+    }
+
+    /// Whether it may write slot A and those above it: calls, loops, returns, `KNIL`, `TSETM`.
+    #[must_use]
+    pub fn writes_from_a_on(op: u8) -> bool {
+        matches!(op, 44 | 63 | 65..=73 | 77..=84)
+    }
 }
 
 /// `GCstr`.

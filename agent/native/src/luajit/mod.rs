@@ -10,6 +10,7 @@
 //! checks and give their machine frames only.
 
 pub mod builtins;
+pub mod callsite;
 pub mod capture;
 pub mod functions;
 pub mod layout;
@@ -23,6 +24,8 @@ pub mod threads;
 pub mod trace;
 pub mod walk;
 
+#[cfg(test)]
+mod hostile_tests;
 #[cfg(test)]
 mod synthetic;
 #[cfg(test)]

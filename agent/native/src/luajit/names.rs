@@ -44,14 +44,14 @@ impl Chunk {
 }
 
 /// Tells a prototype from another that lies at the same address later: mixed from where it was
-/// defined and how long it is. Never 0.
+/// defined and how long it is. 40 bits, never 0.
 #[must_use]
 pub fn key(head: &[u8]) -> u64 {
     let mut hash = Fnv::default();
     hash.write_u64(word_at(head, prototype::CHUNK));
     hash.write_u64(word_at(head, prototype::FIRST_LINE));
     hash.write_u32(half_at(head, prototype::INSTRUCTIONS));
-    hash.finish() | 1
+    hash.finish() >> 24 | 1
 }
 
 /// Reads where the function with the prototype at `address` was defined; none when another lies there

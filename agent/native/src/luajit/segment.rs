@@ -54,8 +54,11 @@ pub enum Item {
     Lua {
         /// Address of the prototype.
         prototype: u64,
-        /// Mixed from its fields by [`super::names::key`].
+        /// Mixed from its fields by [`super::names::key`]; 40 bits.
         key: u64,
+        /// The instruction of the next function in the segment that called it, counted from that one's
+        /// head; 0 when it is not known.
+        call: u32,
     },
     /// A builtin by its number.
     Builtin(u8),
@@ -66,6 +69,8 @@ pub enum Item {
 }
 
 const TAG_SHIFT: u32 = 56;
+/// Bits of a key; above them stands the call.
+const KEY_BITS: u32 = 40;
 const LUA: u64 = 1;
 const BUILTIN: u64 = 2;
 const JOINT: u64 = 3;
@@ -78,7 +83,18 @@ pub const ITEM_WORDS: usize = 2;
 impl Item {
     fn words(self) -> [u64; 2] {
         match self {
-            Self::Lua { prototype, key } => [LUA << TAG_SHIFT | prototype, key],
+            Self::Lua {
+                prototype,
+                key,
+                call,
+            } => {
+                let call = if call < 1 << (64 - KEY_BITS) { call } else { 0 };
+                let key = key & ((1 << KEY_BITS) - 1);
+                [
+                    LUA << TAG_SHIFT | prototype,
+                    u64::from(call) << KEY_BITS | key,
+                ]
+            }
             Self::Builtin(number) => [BUILTIN << TAG_SHIFT | u64::from(number), 0],
             Self::Joint => [JOINT << TAG_SHIFT, 0],
             Self::Cut => [CUT << TAG_SHIFT, 0],
@@ -90,7 +106,8 @@ impl Item {
         match first >> TAG_SHIFT {
             LUA => Some(Self::Lua {
                 prototype: low,
-                key: second,
+                key: second & ((1 << KEY_BITS) - 1),
+                call: u32::try_from(second >> KEY_BITS).unwrap_or(0),
             }),
             BUILTIN => Some(Self::Builtin(u8::try_from(low).ok()?)),
             JOINT => Some(Self::Joint),
@@ -135,6 +152,12 @@ pub fn replace(keep: &mut [u64], at: usize, item: Option<Item>) {
     if let Some(words) = keep.get_mut(at..at.saturating_add(ITEM_WORDS)) {
         words.copy_from_slice(&item.map_or([0; 2], Item::words));
     }
+}
+
+/// The item whose first word is at `at`.
+pub fn item(keep: &[u64], at: usize) -> Option<Item> {
+    let words = keep.get(at..at.checked_add(ITEM_WORDS)?)?;
+    Item::from_words(words[0], words[1])
 }
 
 /// The segments in `words`, in the order in which they were begun.
@@ -184,7 +207,8 @@ mod tests {
         let items = [
             Item::Lua {
                 prototype: 0x7f00_1234_5678,
-                key: u64::MAX,
+                key: (1 << 40) - 1,
+                call: (1 << 24) - 1,
             },
             Item::Builtin(200),
             Item::Joint,

@@ -19,14 +19,13 @@ pub struct SourceNames {
 }
 
 impl SourceNames {
-    /// Reads a file. A line on which two functions begin has no name.
+    /// Reads a file, at most `names_max` names of it. A line on which two functions begin has no name.
     #[must_use]
-    pub fn parse(text: &[u8]) -> Self {
+    pub fn parse(text: &[u8], names_max: usize) -> Self {
+        let names_max = names_max.min(FUNCTIONS_MAX);
         let mut source = Self::default();
         for (index, line) in text.split(|&c| c == b'\n').enumerate() {
-            let Some(line) = line.get(..line.len().min(LINE_BYTES_MAX)) else {
-                continue;
-            };
+            let line = &line[..line.len().min(LINE_BYTES_MAX)];
             if index % 64 == 0 {
                 source.ends.push(0);
             }
@@ -35,7 +34,7 @@ impl SourceNames {
             {
                 *bits |= 1 << (index % 64);
             }
-            if source.names.len() < FUNCTIONS_MAX
+            if source.names.len() < names_max
                 && let Some(name) = name_of(line)
                 && let Ok(number) = u32::try_from(index + 1)
             {
@@ -43,6 +42,12 @@ impl SourceNames {
             }
         }
         source
+    }
+
+    /// How many names it has.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.names.len()
     }
 
     /// The name of the function that begins on `line` and ends `lines` later, if the text agrees:
@@ -167,7 +172,7 @@ mod tests {
     #[test]
     fn a_file_that_does_not_agree_gives_no_name() {
         let text = "local a = 1\nfunction f()\n  return a\nend\nlocal function g() return 1 end\n";
-        let source = SourceNames::parse(text.as_bytes());
+        let source = SourceNames::parse(text.as_bytes(), FUNCTIONS_MAX);
         assert_eq!(source.name(2, 2), Some("f"));
         assert_eq!(source.name(5, 0), Some("g"));
         assert_eq!(source.name(2, 1), None, "it does not end there");
@@ -181,7 +186,7 @@ mod tests {
         fn any_text_is_survived_and_names_are_identifiers(
             text in "[a-z'\"\\\\=\\[\\]\\-().:_ \n]{0,200}(function [a-z.]{0,9}\\()?",
         ) {
-            for name in SourceNames::parse(text.as_bytes()).names.values() {
+            for name in SourceNames::parse(text.as_bytes(), FUNCTIONS_MAX).names.values() {
                 let identifier = name.bytes().all(|c| is_word(c) || c == b'.' || c == b':');
                 prop_assert!(identifier, "{name}");
             }

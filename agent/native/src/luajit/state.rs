@@ -1,7 +1,7 @@
 //! `lua_State` and `global_State`, believed only when their parts agree. In: addresses from a C
 //! frame. Out: what is needed of them. Never: an offset taken on trust that differs between builds.
 
-use super::layout::{global, object, slot, state};
+use super::layout::{bytecode, global, object, slot, state};
 use super::memory::{Memory, half_at, is_object, word_at};
 
 /// A `lua_State`.
@@ -74,14 +74,30 @@ pub fn running(memory: &impl Memory, address: u64) -> Option<Running> {
     let mut bytes = [0; global::SEARCH_BYTES];
     let got = memory.read(address.checked_add(global::SEARCH_FROM)?, &mut bytes);
     let bytes = bytes.get(..got)?;
-    let found = (0..got.saturating_sub(23)).step_by(8).find(|&at| {
-        let (first, second) = (half_at(bytes, at), half_at(bytes, at + 4));
-        let same_operands = [first, second].map(|i| i >> 8) == [global::C_FUNCTION_A; 2];
-        same_operands && first & 0xff != 0
-    })?;
+    let found = c_functions(bytes)?;
     let (state, jit_base) = (word_at(bytes, found + 8), word_at(bytes, found + 16));
     let fits = (state == 0 || is_object(state)) && (jit_base == 0 || is_object(jit_base));
     fits.then_some(Running { state, jit_base })
+}
+
+/// Where the two instructions are that every build has before `cur_L`.
+fn c_functions(bytes: &[u8]) -> Option<usize> {
+    (0..bytes.len().saturating_sub(23)).step_by(8).find(|&at| {
+        let (first, second) = (half_at(bytes, at), half_at(bytes, at + 4));
+        let same_operands = [first, second].map(|i| i >> 8) == [global::C_FUNCTION_A; 2];
+        same_operands && first & 0xff != 0
+    })
+}
+
+/// Whether the build numbers its instructions as [`bytecode`] does: the head of a C function has nearly
+/// the last number, so that one more or less anywhere would show.
+pub fn has_known_bytecode(memory: &impl Memory, address: u64) -> bool {
+    let mut bytes = [0; global::SEARCH_BYTES];
+    let got = memory.read(address.saturating_add(global::SEARCH_FROM), &mut bytes);
+    let bytes = &bytes[..got];
+    let op = c_functions(bytes).map(|at| half_at(bytes, at) & 0xff);
+    let known = [bytecode::FUNCC, bytecode::FUNCC + 1].map(u32::from);
+    op.is_some_and(|op| known.contains(&op))
 }
 
 /// The main thread of a VM: it lies right before the `global_State`.

@@ -126,8 +126,9 @@ impl Synthetic {
         let main = self.object(0x3000, layout::object::THREAD);
         let global = main + 112;
         self.word(main + layout::state::GLOBAL as u64, global);
-        self.half(global + 360, 20 << 8 | 0x61);
-        self.half(global + 364, 20 << 8 | 0x61);
+        let head = 20 << 8 | u32::from(layout::bytecode::FUNCC);
+        self.half(global + 360, head);
+        self.half(global + 364, head);
         self.thread_at(main, global);
         global
     }
@@ -259,6 +260,11 @@ impl MachineStack {
     }
 
     pub fn kept(&self, memory: &Synthetic) -> Vec<u64> {
+        self.kept_in_time(memory, &|| true)
+    }
+
+    /// What is kept as long as there is time.
+    pub fn kept_in_time(&self, memory: &Synthetic, in_time: &dyn Fn() -> bool) -> Vec<u64> {
         let view = View {
             interpreters: vec![VM],
             code: vec![VM, (C_CODE, C_CODE + 0x1000)],
@@ -273,7 +279,7 @@ impl MachineStack {
             exclusive: true,
         };
         let mut keep = Vec::with_capacity(512);
-        capture(memory, &view, &self.machine, &moment, &|| true, &mut keep);
+        capture(memory, &view, &self.machine, &moment, in_time, &mut keep);
         assert!(keep.capacity() == 512, "grown at real-time priority");
         keep
     }
@@ -290,6 +296,11 @@ impl MachineStack {
             .map(|s| (s.cframe, s.from, s.items().map(number).collect()))
             .collect()
     }
+}
+
+/// The instruction behind the call `n` of a prototype.
+pub fn pc(prototype: u64, n: u64) -> u64 {
+    prototype + layout::prototype::BYTES as u64 + 4 * (n + 1)
 }
 
 /// A joint among the items of [`MachineStack::segments`].

@@ -1,5 +1,6 @@
 //! Compiled code: which trace an address is in. In: the trace table of a VM. Out: traces by address of
-//! their code. Never: a whole reading when nothing changed, a table larger than its bound.
+//! their code. Never: a whole reading when nothing changed, a table larger than its bound, a search
+//! or a reading without one.
 //!
 //! A busy gateway has thousands of traces and makes new ones all the time, so only slots whose pointer
 //! changed are read again.
@@ -11,6 +12,11 @@ use super::memory::{Memory, half_at, is_object, quarter_at, word_at};
 const SLOTS_MAX: usize = 1 << 16;
 /// Slots of a table that are looked at to tell whether it is one.
 const SLOTS_TRIED: usize = 128;
+/// Places and traces that are read in one search for the table: every word of a hostile
+/// `global_State` may look like the head of one.
+const TRIED_MAX: usize = 1024;
+/// Traces that are read in one refreshment; what else changed comes with the next ones.
+const CHANGED_MAX: usize = 4096;
 /// Largest machine code of one trace.
 const CODE_BYTES_MAX: u64 = 1 << 20;
 /// Traces that are read in one go.
@@ -60,13 +66,21 @@ fn read(bytes: &[u8], address: u64, number: usize) -> Option<Trace> {
     })
 }
 
+/// Whether a trace still is what it was when it was read. As long as it is, what belongs to it (its
+/// snapshots, the functions inlined into it) is too.
+pub fn is_there(memory: &impl Memory, trace: &Trace) -> bool {
+    memory
+        .bytes::<{ trace::BYTES }>(trace.address)
+        .is_some_and(|bytes| read(&bytes, trace.address, usize::from(trace.number)) == Some(*trace))
+}
+
 /// The traces of one VM.
 #[derive(Clone, Debug, Default)]
 pub struct TraceTable {
     /// Where `J.trace` is.
     at: Option<u64>,
+    /// What each slot held when its trace was read; 0 when it was not.
     slots: Vec<u64>,
-    by_slot: Vec<Option<Trace>>,
     by_code: Vec<Trace>,
 }
 
@@ -80,7 +94,7 @@ impl TraceTable {
             return 0;
         };
         let slots = pointers(memory, table, count);
-        self.by_slot.resize(slots.len(), None);
+        let shrank = slots.len() < self.slots.len();
         self.slots.resize(slots.len(), 0);
         let changed: Vec<(usize, u64)> = slots
             .iter()
@@ -88,15 +102,17 @@ impl TraceTable {
             .enumerate()
             .filter(|&(number, pointer)| self.slots[number] != pointer)
             .collect();
-        let gone = self.by_code.len() != self.by_slot.iter().flatten().count();
-        if changed.is_empty() && !gone {
+        if changed.is_empty() && !shrank {
             return 0;
         }
         for &(number, _) in &changed {
-            self.by_slot[number] = None;
             self.slots[number] = 0;
         }
-        let there: Vec<_> = changed.iter().filter(|c| is_object(c.1)).copied().collect();
+        let known = &self.slots;
+        self.by_code
+            .retain(|t| known.get(usize::from(t.number)) == Some(&t.address));
+        let there = changed.iter().filter(|c| is_object(c.1));
+        let there: Vec<_> = there.copied().take(CHANGED_MAX).collect();
         let mut bytes = vec![0; PIECES * trace::BYTES];
         for some in there.chunks(PIECES) {
             let mut addresses = [0; PIECES];
@@ -108,14 +124,33 @@ impl TraceTable {
             {
                 // One that is half made is looked at again.
                 if let Some(trace) = read(piece, address, number) {
-                    self.by_slot[number] = Some(trace);
+                    self.by_code.push(trace);
                     self.slots[number] = address;
                 }
             }
         }
-        self.by_code = self.by_slot.iter().flatten().copied().collect();
         self.by_code.sort_unstable_by_key(|t| (t.code, t.address));
         there.len()
+    }
+
+    /// Whether it is known where the table is.
+    #[must_use]
+    pub fn is_known(&self) -> bool {
+        self.at.is_some()
+    }
+
+    /// Bytes that are kept.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.slots.len() * size_of::<u64>() + self.by_code.len() * size_of::<Trace>()
+    }
+
+    /// A trace is gone, and another may lie in its place: its slot is read again.
+    pub fn forget(&mut self, gone: &Trace) {
+        if let Some(slot) = self.slots.get_mut(usize::from(gone.number)) {
+            *slot = 0;
+        }
+        self.by_code.retain(|t| t.number != gone.number);
     }
 
     /// The trace whose code is at `address`.
@@ -134,24 +169,46 @@ fn find(memory: &impl Memory, address: u64) -> Option<u64> {
     let mut bytes = vec![0; global::TRACES_BYTES];
     let got = memory.read(from, &mut bytes);
     let bytes = bytes.get(..got)?;
-    (0..got.saturating_sub(15)).step_by(8).find_map(|at| {
-        let at_address = from + at as u64;
+    let mut left = TRIED_MAX;
+    let mut places = (0..got.saturating_sub(15)).step_by(8);
+    places.find_map(|at| {
         let (table, free, count) = header_of(bytes.get(at..)?)?;
-        if free as usize > count {
-            return None;
-        }
-        let slots = pointers(memory, table, count.min(SLOTS_TRIED));
-        let mut seen = 0;
-        for (number, &pointer) in slots.iter().enumerate() {
-            if pointer == 0 {
-                continue;
-            }
-            let bytes: [u8; trace::BYTES] = memory.bytes(pointer)?;
-            read(&bytes, pointer, number).filter(|_| number > 0)?;
-            seen += 1;
-        }
-        (seen > 0).then_some(at_address)
+        let fits = free as usize <= count;
+        (fits && points_to_traces(memory, table, count, &mut left)).then_some(from + at as u64)
     })
+}
+
+/// Whether the first slots hold traces of their own number or nothing, and one of them a trace. `left`
+/// is how much may still be read.
+fn points_to_traces(memory: &impl Memory, table: u64, count: usize, left: &mut usize) -> bool {
+    if !spend(left) {
+        return false;
+    }
+    let mut seen = false;
+    for (number, &pointer) in pointers(memory, table, count.min(SLOTS_TRIED))
+        .iter()
+        .enumerate()
+    {
+        if pointer == 0 {
+            continue;
+        }
+        let is_trace = number > 0
+            && spend(left)
+            && memory
+                .bytes::<{ trace::BYTES }>(pointer)
+                .is_some_and(|bytes| read(&bytes, pointer, number).is_some());
+        if !is_trace {
+            return false;
+        }
+        seen = true;
+    }
+    seen
+}
+
+fn spend(left: &mut usize) -> bool {
+    let any = *left > 0;
+    *left = left.saturating_sub(1);
+    any
 }
 
 fn header(memory: &impl Memory, at: u64) -> Option<(u64, usize)> {

@@ -1,8 +1,13 @@
 //! LuaJIT as the unwinder sees it. In: machine frames without a C function of their own. Out: Lua
-//! frames and the registers of the C code that called in. Never: a frame that was not captured while
-//! the target stood still, a guess where nothing was captured.
+//! frames and the registers of the C code that called in. Never: a Lua stack that was not captured with
+//! its sample, a guess where nothing was captured.
+//!
+//! Read later, while the target runs on, is only what does not change as long as it is there, and
+//! whether it is there still is checked: prototypes by their key, traces by their number, place and
+//! code. Frames of a capture that was not exclusive are marked as racy, unless a trace confirms them.
 
 use super::builtins::Builtins;
+use super::callsite::Call;
 use super::capture::{self, Moment};
 use super::functions::Functions;
 use super::layout;
@@ -10,8 +15,9 @@ use super::memory::Memory;
 use super::names;
 use super::segment::{self, From, Item, Segment};
 use super::snapshot::{self, Inlined};
+use super::state;
 use super::threads::View;
-use super::trace::{Trace, TraceTable};
+use super::trace::{self, Trace, TraceTable};
 use crate::arch::{self, Regs};
 use crate::interpose::{CaptureContext, Interposed, InterposedUnwinder, Outcome, StepContext};
 use crate::modules::Module;
@@ -25,13 +31,22 @@ use std::sync::{Mutex, PoisonError, RwLock};
 const TRACES_FRESH_NS: u64 = 25_000_000;
 /// But not more often than this.
 const TRACES_GAP_NS: u64 = 5_000_000;
-/// Builtins are looked for again after this long while none was found.
-const BUILTINS_GAP_NS: u64 = 1_000_000_000;
+/// A search that found nothing is repeated after this long, and then after twice as long each time.
+const SEARCH_GAP_NS: u64 = 5_000_000;
+/// Doublings of it: at last 20 s.
+const DOUBLINGS_MAX: u32 = 12;
+/// Searches in the memory of one process in a second: a hostile one may have a VM for each sample.
+const SEARCHES_A_SECOND_MAX: u32 = 16;
 /// Furthest that code of the VM runs below its frame on the machine stack: spill slots and saved
 /// registers of a trace that is being left.
 const BELOW_FRAME_MAX: u64 = 8 << 10;
+/// VMs of one process that are kept before all of them are forgotten.
+const VMS_A_PROCESS_MAX: usize = 64;
 /// VMs that are kept before all are forgotten.
 const VMS_MAX: usize = 1024;
+/// Bytes of traces that are kept before those of a process that adds to them are forgotten. 64 workers
+/// with two VMs and 2,300 traces each take a quarter.
+const TRACE_BYTES_MAX: usize = 128 << 20;
 /// Where a Lua segment could not be followed.
 pub const FAILED: &str = "[lua-unwind-failed]";
 /// Where one coroutine was resumed by another.
@@ -55,13 +70,38 @@ impl Memory for ProcessMemory {
 struct Vm {
     traces: TraceTable,
     traces_ns: u64,
+    traces_search: Search,
     builtins: Builtins,
-    builtins_ns: u64,
+    builtins_search: Search,
+    /// Whether its instructions have the numbers that are known; none before it was asked.
+    has_known_bytecode: Option<bool>,
+}
+
+/// When something was looked for that was not there.
+#[derive(Debug, Default)]
+struct Search {
+    last_ns: u64,
+    tries: u32,
+}
+
+impl Search {
+    /// Whether to look now. Counts it.
+    fn is_due(&mut self, now: u64) -> bool {
+        let gap = SEARCH_GAP_NS << self.tries.min(DOUBLINGS_MAX);
+        let due = self.tries == 0 || now.saturating_sub(self.last_ns) >= gap;
+        if due {
+            self.last_ns = now;
+            self.tries = self.tries.saturating_add(1);
+        }
+        due
+    }
 }
 
 #[derive(Debug, Default)]
 struct Known {
     vms: HashMap<(u32, u64), Vm>,
+    /// By process: a second, and the searches in it.
+    searches: HashMap<u32, (u64, u32)>,
     functions: Functions,
 }
 
@@ -137,6 +177,7 @@ impl InterposedUnwinder for LuaJit {
         }
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         known.vms.retain(|key, _| alive(key.0));
+        known.searches.retain(|pid, _| alive(*pid));
         known.functions.retain(alive);
     }
 }
@@ -170,7 +211,7 @@ impl Known {
             // A helper of the VM that compiled code called: it has no frame but this address.
             let mut regs = *context.regs;
             regs.ip = back;
-            regs.r[usize::from(arch::SP)] += 8;
+            regs.r[usize::from(arch::SP)] = context.regs.sp().wrapping_add(8);
             return Interposed {
                 frames: Vec::new(),
                 resume: Some(regs),
@@ -197,11 +238,18 @@ impl Known {
             let head: Option<[u8; layout::prototype::HEAD_BYTES]> = memory.bytes(prototype);
             if let Some(head) = head {
                 let key = names::key(&head);
-                frames.push(self.functions.frame(&memory, context.pid, prototype, key));
+                frames.push(
+                    self.functions
+                        .frame(&memory, context.pid, prototype, key, None),
+                );
             }
         }
         for frame in &mut frames {
             frame.kind = FrameKind::Jit;
+        }
+        if !trace::is_there(&memory, trace) {
+            frames.clear();
+            self.vm(context.pid, segment.global).traces.forget(trace);
         }
         frames.extend(self.frames(context.pid, segment, Some(trace)));
         whole(context, segment, frames)
@@ -211,41 +259,80 @@ impl Known {
     fn frames(&mut self, pid: u32, segment: Segment<'_>, trace: Option<&Trace>) -> Vec<Frame> {
         let memory = ProcessMemory(pid);
         let mut frames = Vec::new();
-        let mut first = trace.is_some();
-        for item in segment.items() {
+        let mut items = segment.items().enumerate().peekable();
+        while let Some((index, item)) = items.next() {
+            let next = items.peek().map(|next| next.1);
             let mut frame = match item {
-                Item::Lua { prototype, key } => self.functions.frame(&memory, pid, prototype, key),
+                Item::Lua {
+                    prototype,
+                    key,
+                    call,
+                } => {
+                    let call = self.call(pid, segment.global, call, next);
+                    self.functions.frame(&memory, pid, prototype, key, call)
+                }
                 Item::Builtin(number) => self.builtin(pid, segment.global, number),
                 Item::Joint => Frame::marker(JOINT),
                 Item::Cut => Frame::marker("[truncated]"),
             };
-            if std::mem::take(&mut first) && frame.kind == FrameKind::Lua {
+            frame.racy = segment.racy;
+            if let (0, Some(trace), Item::Lua { prototype, .. }) = (index, trace, item) {
                 frame.kind = FrameKind::Jit;
-            } else {
-                frame.racy = segment.racy;
+                // The trace was found by the sampled address, and says where it begins.
+                frame.racy &= prototype != trace.start_proto;
             }
             frames.push(frame);
         }
         frames
     }
 
+    /// The call in the next function of a segment, where the build's instructions are known.
+    fn call(&mut self, pid: u32, global: u64, number: u32, next: Option<Item>) -> Option<Call> {
+        let Some(Item::Lua { prototype, key, .. }) = next.filter(|_| number > 0) else {
+            return None;
+        };
+        let vm = self.vm(pid, global);
+        let known = || state::has_known_bytecode(&ProcessMemory(pid), global);
+        let is_known = *vm.has_known_bytecode.get_or_insert_with(known);
+        is_known.then_some(Call {
+            prototype,
+            key,
+            instruction: number,
+        })
+    }
+
     fn vm(&mut self, pid: u32, global: u64) -> &mut Vm {
-        if self.vms.len() >= VMS_MAX {
-            self.vms.clear();
+        if !self.vms.contains_key(&(pid, global)) {
+            let own = self.vms.keys().filter(|key| key.0 == pid).count();
+            if own >= VMS_A_PROCESS_MAX {
+                self.vms.retain(|key, _| key.0 != pid);
+            }
+            if self.vms.len() >= VMS_MAX {
+                self.vms.clear();
+            }
         }
         self.vms.entry((pid, global)).or_default()
+    }
+
+    /// Whether a process may be searched once more in this second. Counts it.
+    fn may_search(&mut self, pid: u32, now: u64) -> bool {
+        let second = now / 1_000_000_000;
+        let searches = self.searches.entry(pid).or_default();
+        if searches.0 != second {
+            *searches = (second, 0);
+        }
+        searches.1 += 1;
+        searches.1 <= SEARCHES_A_SECOND_MAX
     }
 
     fn builtin(&mut self, pid: u32, global: u64, number: u8) -> Frame {
         let now = sys::mono_ns();
         let vm = self.vm(pid, global);
-        let due = vm.builtins_ns == 0 || now - vm.builtins_ns > BUILTINS_GAP_NS;
-        if vm.builtins.is_empty() && due {
-            vm.builtins_ns = now;
-            vm.builtins = Builtins::read(&ProcessMemory(pid), global);
+        if vm.builtins.is_empty() && vm.builtins_search.is_due(now) && self.may_search(pid, now) {
+            self.vm(pid, global).builtins = Builtins::read(&ProcessMemory(pid), global);
         }
-        let name = vm.builtins.name(number).unwrap_or("[builtin]");
-        Frame::named(FrameKind::Lua, name, "")
+        let name = self.vm(pid, global).builtins.name(number);
+        Frame::named(FrameKind::Lua, name.unwrap_or("[builtin]"), "")
     }
 
     /// The trace at an address, of any VM of this sample.
@@ -255,21 +342,37 @@ impl Known {
             .map(|s| s.global)
             .collect();
         globals.dedup();
-        let memory = ProcessMemory(context.pid);
         for global in globals {
-            let now = sys::mono_ns();
-            let vm = self.vm(context.pid, global);
-            let age = now.saturating_sub(vm.traces_ns);
-            let found = vm.traces.find(address).is_some();
-            if age > TRACES_FRESH_NS || (!found && age > TRACES_GAP_NS) {
-                vm.traces_ns = now;
-                vm.traces.refresh(&memory, global);
-            }
-            if let Some(trace) = vm.traces.find(address) {
+            self.refresh(context.pid, global, address);
+            if let Some(trace) = self.vm(context.pid, global).traces.find(address) {
                 return Some(*trace);
             }
         }
         None
+    }
+
+    /// Brings the traces of a VM up to date, if it is time or `address` is in none.
+    fn refresh(&mut self, pid: u32, global: u64, address: u64) {
+        let now = sys::mono_ns();
+        let vm = self.vm(pid, global);
+        let age = now.saturating_sub(vm.traces_ns);
+        let is_missing = vm.traces.find(address).is_none();
+        let is_known = vm.traces.is_known();
+        let due = if is_known {
+            age > TRACES_FRESH_NS || (is_missing && age > TRACES_GAP_NS)
+        } else {
+            vm.traces_search.is_due(now)
+        };
+        if !due || !(is_known || self.may_search(pid, now)) {
+            return;
+        }
+        let vm = self.vm(pid, global);
+        vm.traces_ns = now;
+        vm.traces.refresh(&ProcessMemory(pid), global);
+        let kept: usize = self.vms.values().map(|vm| vm.traces.bytes()).sum();
+        if kept > TRACE_BYTES_MAX {
+            self.vms.retain(|key, _| key.0 != pid);
+        }
     }
 }
 
@@ -316,4 +419,35 @@ fn caller(context: &StepContext<'_>, segment: Segment<'_>) -> Option<Regs> {
     regs.ip = word(machine.return_address)?;
     regs.r[usize::from(arch::SP)] = segment.cframe.checked_add(machine.size)?;
     Some(regs)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_found_is_looked_for_less_and_less_often() {
+        let mut search = Search::default();
+        let looks: Vec<u64> = (0..60_000)
+            .filter(|ms| search.is_due(ms * 1_000_000))
+            .collect();
+        assert_eq!(looks[..4], [0, 10, 30, 70]);
+        assert!(looks.len() < 20, "{looks:?}");
+    }
+
+    #[test]
+    fn a_process_with_a_vm_for_each_sample_is_searched_a_bounded_number_of_times_and_fills_nothing()
+    {
+        let mut known = Known::default();
+        let (hostile, other) = (1, 2);
+        known.vm(other, 8);
+        let searched = (0..1_000).filter(|_| known.may_search(hostile, 5)).count();
+        assert_eq!(searched, SEARCHES_A_SECOND_MAX as usize);
+        assert!(known.may_search(hostile, 1_000_000_005));
+        for global in 0..10_000 {
+            known.vm(hostile, global * 8);
+        }
+        assert!(known.vms.len() <= VMS_A_PROCESS_MAX + 1);
+        assert!(known.vms.contains_key(&(other, 8)));
+    }
 }

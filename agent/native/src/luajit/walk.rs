@@ -1,5 +1,6 @@
 //! The Lua stack, frame by frame. In: a `lua_State` and the base that runs. Out: functions, leaf
-//! first, and the borders where C code called in. Never: a step upwards, a step without a bound.
+//! first, and the borders where C code called in. Never: a step upwards, more steps or time than their
+//! bounds.
 //!
 //! A frame is two slots: the function and, above it at `f`, a link. A link that is a multiple of 4 is
 //! the caller's program counter, whose instruction before it tells how far down the caller's frame
@@ -11,6 +12,10 @@ use super::state::{LuaState, tagged};
 
 /// Bytes of a Lua stack below the base that are looked at. Frames below them are cut.
 pub const WINDOW_BYTES: usize = 24 << 10;
+/// Frames that one walk goes down. Not each is a function that is kept: hostile ones may all be none.
+const STEPS_MAX: usize = 512;
+/// Frames between two looks at the clock: each may cost a read.
+const STEPS_A_LOOK: usize = 16;
 /// Functions that are looked at to find the one that runs.
 const OWNERS_MAX: usize = 32;
 /// `LJ_CONT_FFI_CALLBACK`: a continuation that stands for C code.
@@ -44,6 +49,11 @@ impl Window {
         self.length = memory.read(self.start, into);
     }
 
+    /// Whether a slot lies below what was taken, where there are more.
+    fn is_cut_off(&self, state: &LuaState, address: u64) -> bool {
+        address < self.start && address >= state.stack
+    }
+
     /// The slot at an address.
     #[must_use]
     pub fn slot(&self, address: u64) -> Option<u64> {
@@ -58,6 +68,8 @@ impl Window {
 pub enum Level {
     /// A function: the address of its `GCfunc`.
     Function(u64),
+    /// Lua called the function before this, and goes on at this instruction.
+    Called(u64),
     /// C code called the function before this.
     Border,
 }
@@ -69,33 +81,45 @@ pub enum End {
     Bottom,
     /// `meet` wanted no more.
     Enough,
+    /// Somewhere above it: there are more frames than fit the bounds, in number, bytes or time.
+    Cut,
     /// What was read cannot be a frame.
     Damaged,
 }
 
-/// Walks down from `base`, whose slots and those below are in `window`. `meet` gets each level and
-/// the address of its link, and says whether to go on.
+/// Walks down from `base`, whose slots and those below are in `window`, as long as there is time.
+/// `meet` gets each level and the address of its link, and says whether to go on.
 pub fn walk(
     memory: &impl Memory,
     window: &Window,
     state: &LuaState,
     base: u64,
+    in_time: &dyn Fn() -> bool,
     mut meet: impl FnMut(Level, u64) -> bool,
 ) -> End {
     let bottom = state.stack.saturating_add(8);
     let mut f = base.wrapping_sub(8);
     // A function with variable arguments has two frames; the lower is not a call of its own.
     let mut twin = false;
-    // Each step goes down at least one slot, and the window has an end.
+    let mut steps = 0;
     while f > bottom && f < state.stack_end {
+        if steps == STEPS_MAX || (steps % STEPS_A_LOOK == STEPS_A_LOOK - 1 && !in_time()) {
+            return End::Cut;
+        }
+        steps += 1;
         let (Some(link), Some(word)) = (window.slot(f), window.slot(f - 8)) else {
-            return End::Damaged;
+            let cut = window.is_cut_off(state, f - 8);
+            return if cut { End::Cut } else { End::Damaged };
         };
         // A thread stands where an error was raised without a frame.
-        if let Some(function) = tagged(word, slot::FUNCTION)
+        let function = tagged(word, slot::FUNCTION);
+        if let Some(function) = function
             && !twin
             && !meet(Level::Function(function), f)
         {
+            return End::Enough;
+        }
+        if function.is_some() && link & 3 == 0 && !meet(Level::Called(link), f) {
             return End::Enough;
         }
         twin = false;

@@ -2,6 +2,7 @@
 //! thread that was not seen kept quiet.
 
 use super::pair::WaitTotals;
+use super::rate::STACKS_A_SECOND_MAX;
 use super::waits::Recorded;
 use model::finding::{Finding, FindingCode};
 
@@ -18,7 +19,7 @@ pub fn judge(
     if totals.sampled < totals.outs {
         let each = totals.outs as f64 / totals.sampled.max(1) as f64;
         let evidence = format!(
-            "{} of {} switches have a stack, so that each stands for {each:.1} on average ({over_rate} were beyond 1,000 a second and CPU); \
+            "{} of {} switches have a stack, so that each stands for {each:.1} on average ({over_rate} were beyond {STACKS_A_SECOND_MAX} a second and CPU); \
              stacks stand for {} ms blocked and {} ms waiting for a CPU, the switch records say {} ms and {} ms",
             totals.sampled,
             totals.outs,

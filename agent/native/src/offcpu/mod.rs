@@ -21,5 +21,5 @@ pub use account::judge;
 pub use channel::{SwitchChannel, SwitchSeen};
 pub use idle::EventWait;
 pub use pair::{Wait, WaitTotals};
-pub use rate::{RateLook, STACKS_A_SECOND_MAX, strides};
+pub use rate::{RateLook, STACKS_A_SECOND_MAX, strides, switches};
 pub use waits::{Recorded, WaitWindow, Waiting, Waits};

@@ -100,6 +100,8 @@ pub struct WaitTotals {
     pub since_before: u64,
     /// Outs or ins without their counterpart, because records were lost.
     pub unpaired: u64,
+    /// Those of them that are outs: `outs` = `paired` + `open` + these.
+    pub unpaired_outs: u64,
     /// Switch-outs for which no stack stands.
     pub without_stack: u64,
     /// Blocked, over all waits whose beginning was seen, sampled or not.
@@ -108,26 +110,44 @@ pub struct WaitTotals {
     pub runqueue_ns: u64,
 }
 
+impl WaitTotals {
+    /// Counts a wait whose end is missing: nothing is written down of it, so its stack stands for
+    /// nothing.
+    fn give_up<S>(&mut self, place: &Place<S>) {
+        if let Place::Off(off) = place {
+            self.unpaired += 1;
+            self.unpaired_outs += 1;
+            self.without_stack += off.weight;
+        }
+    }
+}
+
 #[derive(Debug)]
-enum Place {
+enum Place<S> {
     /// Nothing is known of it yet.
     New,
     /// It began, or its records were lost: an In says nothing about a wait.
     Unknown,
     On,
-    Off {
-        time: u64,
-        kind: WaitKind,
-    },
+    Off(Off<S>),
+}
+
+/// A wait that goes on.
+#[derive(Debug)]
+struct Off<S> {
+    from: u64,
+    kind: WaitKind,
+    stack: Option<S>,
+    /// See [`Wait::weight`].
+    weight: u64,
 }
 
 #[derive(Debug)]
 struct Thread<S> {
     pid: u32,
-    place: Place,
+    place: Place<S>,
+    /// Came last, for the out that follows it.
     stack: Option<S>,
-    /// Weight of `stack` while the thread is off.
-    weight: u64,
     /// Outs of each kind since the last one with a stack.
     skipped: [u64; 2],
     /// Time of all waits of each kind.
@@ -165,7 +185,7 @@ impl<S> Ord for Queued<S> {
     }
 }
 
-/// Threads that are followed; what others do counts as unpaired.
+/// Threads that are followed; switches of others count as unpaired.
 const THREADS_MAX: usize = 65_536;
 
 /// Pairs. See the module.
@@ -236,9 +256,9 @@ impl<S> Pairing<S> {
         self.settle(end, ended);
         self.queue.clear();
         for (tid, mut thread) in std::mem::take(&mut self.threads) {
-            if let Place::Off { time, kind } = thread.place {
+            if let Place::Off(off) = std::mem::replace(&mut thread.place, Place::Unknown) {
                 self.totals.open += 1;
-                ended.extend(self.wait(tid, &mut thread, time, end, kind, Seen::BeginOnly));
+                ended.push(self.wait(tid, &mut thread, off, end, Seen::BeginOnly));
             }
             self.totals.without_stack += thread.skipped.iter().sum::<u64>();
         }
@@ -250,6 +270,7 @@ impl<S> Pairing<S> {
             Switch::Lost => return self.forget(),
             Switch::Ended => {
                 if let Some(thread) = self.threads.remove(&tid) {
+                    self.totals.give_up(&thread.place);
                     self.totals.without_stack += thread.skipped.iter().sum::<u64>();
                 }
                 return;
@@ -259,14 +280,16 @@ impl<S> Pairing<S> {
             Switch::Stack(_) | Switch::Began => {}
         }
         if self.threads.len() >= THREADS_MAX && !self.threads.contains_key(&tid) {
-            self.totals.unpaired += 1;
+            let is_out = matches!(next.what, Switch::Out { .. });
+            self.totals.unpaired += u64::from(is_out || matches!(next.what, Switch::In));
+            self.totals.unpaired_outs += u64::from(is_out);
+            self.totals.without_stack += u64::from(is_out);
             return;
         }
         let mut thread = self.threads.remove(&tid).unwrap_or(Thread {
             pid: next.pid,
             place: Place::New,
             stack: None,
-            weight: 0,
             skipped: [0; 2],
             exact_ns: [0; 2],
             weighted_ns: [0; 2],
@@ -275,7 +298,11 @@ impl<S> Pairing<S> {
             Switch::Stack(stack) => thread.stack = Some(stack),
             Switch::Out { preempted } => self.out(&mut thread, time, preempted),
             Switch::In => ended.extend(self.got_cpu(tid, &mut thread, time)),
-            Switch::Began => thread.place = Place::Unknown,
+            Switch::Began => {
+                self.totals.give_up(&thread.place);
+                thread.place = Place::Unknown;
+                thread.stack = None;
+            }
             Switch::Ended | Switch::Lost => {}
         }
         self.threads.insert(tid, thread);
@@ -283,9 +310,7 @@ impl<S> Pairing<S> {
 
     fn out(&mut self, thread: &mut Thread<S>, time: u64, preempted: bool) {
         // Two outs in a row: an in is missing, and with it the length of the first wait.
-        if matches!(thread.place, Place::Off { .. }) {
-            self.totals.unpaired += 1;
-        }
+        self.totals.give_up(&thread.place);
         let kind = if preempted {
             WaitKind::RunQueue
         } else {
@@ -293,20 +318,27 @@ impl<S> Pairing<S> {
         };
         let skipped = &mut thread.skipped[usize::from(preempted)];
         *skipped += 1;
-        thread.weight = 0;
-        if thread.stack.is_some() {
+        let stack = thread.stack.take();
+        let weight = if stack.is_some() {
             self.totals.sampled += 1;
-            thread.weight = std::mem::take(skipped);
-        }
-        thread.place = Place::Off { time, kind };
+            std::mem::take(skipped)
+        } else {
+            0
+        };
+        thread.place = Place::Off(Off {
+            from: time,
+            kind,
+            stack,
+            weight,
+        });
     }
 
     fn got_cpu(&mut self, tid: u32, thread: &mut Thread<S>, time: u64) -> Option<Wait<S>> {
         let before = std::mem::replace(&mut thread.place, Place::On);
         let wait = match before {
-            Place::Off { time: from, kind } => {
+            Place::Off(off) => {
                 self.totals.paired += 1;
-                self.wait(tid, thread, from, time, kind, Seen::Whole)
+                Some(self.wait(tid, thread, off, time, Seen::Whole))
             }
             Place::New => {
                 self.totals.since_before += 1;
@@ -337,11 +369,16 @@ impl<S> Pairing<S> {
         &mut self,
         tid: u32,
         thread: &mut Thread<S>,
-        from: u64,
+        off: Off<S>,
         until: u64,
-        kind: WaitKind,
         seen: Seen,
-    ) -> Option<Wait<S>> {
+    ) -> Wait<S> {
+        let Off {
+            from,
+            kind,
+            stack,
+            weight,
+        } = off;
         let until = until.max(from);
         let sum = match kind {
             WaitKind::Blocked => &mut self.totals.blocked_ns,
@@ -352,29 +389,27 @@ impl<S> Pairing<S> {
         let at = usize::from(kind == WaitKind::RunQueue);
         let (exact, weighted) = (&mut thread.exact_ns[at], &mut thread.weighted_ns[at]);
         *exact = exact.saturating_add(length);
-        let own = length.saturating_mul(thread.weight);
+        let own = length.saturating_mul(weight);
         *weighted = weighted.saturating_add(own);
         let scaled = u128::from(own) * u128::from(*exact) / u128::from((*weighted).max(1));
-        Some(Wait {
+        Wait {
             pid: thread.pid,
             tid,
             from,
             until,
             kind,
-            weight: thread.weight,
+            weight,
             stands_ns: u64::try_from(scaled).unwrap_or(u64::MAX),
-            stack: thread.stack.take(),
+            stack,
             seen,
-        })
+        }
     }
 
     /// Records were lost: whose, nobody knows. What is open may have ended, so it is no wait that
     /// could be measured.
     fn forget(&mut self) {
         for thread in self.threads.values_mut() {
-            if matches!(thread.place, Place::Off { .. }) {
-                self.totals.unpaired += 1;
-            }
+            self.totals.give_up(&thread.place);
             thread.place = Place::Unknown;
             thread.stack = None;
         }

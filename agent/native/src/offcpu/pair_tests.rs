@@ -134,6 +134,36 @@ fn a_missing_record_costs_one_wait_and_is_counted() {
 }
 
 #[test]
+fn a_stack_is_not_taken_for_the_wait_after_its_own() {
+    let events = [
+        (1, 7, Switch::Stack("a")),
+        (2, 7, OUT),
+        // An in and a stack are lost.
+        (8, 7, OUT),
+        (9, 7, Switch::In),
+    ];
+    let (waits, totals) = pair(&events, 20);
+    let brief: Vec<_> = waits.iter().map(|w| (w.stack, w.from, w.weight)).collect();
+    assert_eq!(brief, [(None, 8, 0)]);
+    assert_eq!(
+        (totals.sampled, totals.unpaired, totals.without_stack),
+        (1, 1, 2)
+    );
+}
+
+#[test]
+fn a_thread_that_ends_while_it_waits_lost_its_in() {
+    let events = [
+        (1, 7, Switch::Stack("a")),
+        (2, 7, OUT),
+        (5, 7, Switch::Ended),
+    ];
+    let (waits, totals) = pair(&events, 20);
+    assert_eq!(waits, []);
+    assert_eq!((totals.unpaired, totals.without_stack), (1, 1));
+}
+
+#[test]
 fn a_thread_id_used_again_is_another_thread() {
     let events = [
         (1, 7, OUT),
@@ -250,9 +280,11 @@ proptest! {
             prop_assert!(spans.iter().all(|s| s.1 <= end));
         }
         let totals = pairing.totals();
-        prop_assert!(totals.paired + totals.open <= totals.outs);
+        // What goes off comes on, is off still, or is said to be lost.
+        prop_assert_eq!(totals.paired + totals.open + totals.unpaired_outs, totals.outs);
+        prop_assert!(totals.unpaired_outs <= totals.unpaired);
         let weights: u64 = waits.iter().filter(|w| w.seen != Seen::EndOnly).map(|w| w.weight).sum();
-        prop_assert!(weights <= totals.outs);
+        prop_assert_eq!(weights + totals.without_stack, totals.outs);
     }
 }
 

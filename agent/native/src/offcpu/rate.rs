@@ -42,16 +42,23 @@ pub struct RateLook {
 }
 
 impl RateLook {
-    /// Switches a second and threads of each process that was there at the look before.
-    pub fn look(&mut self, pids: &[u32], now_ns: u64) -> BTreeMap<u32, (u64, usize)> {
+    /// Switches a second and threads of each process that was there at the look before; `counts`
+    /// are what [`switches`] says now. A process whose count fell is left out: a thread ended and
+    /// took its switches with it, so that the difference says nothing.
+    pub fn look(
+        &mut self,
+        counts: impl IntoIterator<Item = (u32, (u64, usize))>,
+        now_ns: u64,
+    ) -> BTreeMap<u32, (u64, usize)> {
         let mut rates = BTreeMap::new();
         let before = std::mem::take(&mut self.before);
-        for &pid in pids {
-            let (count, threads) = switches(pid);
+        for (pid, (count, threads)) in counts {
             self.before.insert(pid, (count, now_ns));
-            if let Some(&(earlier, at)) = before.get(&pid) {
+            if let Some(&(earlier, at)) = before.get(&pid)
+                && count >= earlier
+            {
                 let span = now_ns.saturating_sub(at).max(1);
-                let many = u128::from(count.saturating_sub(earlier)) * 1_000_000_000;
+                let many = u128::from(count - earlier) * 1_000_000_000;
                 let rate = u64::try_from(many / u128::from(span)).unwrap_or(u64::MAX);
                 rates.insert(pid, (rate, threads));
             }
@@ -119,6 +126,20 @@ mod tests {
         assert_eq!(parse(status), 42);
         assert_eq!(parse(""), 0);
         assert!(switches(std::process::id()).0 > 0);
+    }
+
+    #[test]
+    fn a_process_whose_count_fell_with_a_thread_has_no_rate_and_the_next_look_has() {
+        let mut look = RateLook::default();
+        let second = 1_000_000_000;
+        assert!(
+            look.look([(1, (90_000, 9)), (2, (10, 1))], second)
+                .is_empty()
+        );
+        let rates = look.look([(1, (50_000, 8)), (2, (10, 1))], 2 * second);
+        assert_eq!(rates, BTreeMap::from([(2, (0, 1))]));
+        let rates = look.look([(1, (80_000, 8))], 3 * second);
+        assert_eq!(rates, BTreeMap::from([(1, (30_000, 8))]));
     }
 
     #[test]

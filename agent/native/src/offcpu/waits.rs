@@ -19,7 +19,8 @@ pub struct Waiting {
     pub frames: Box<[FrameId]>,
 }
 
-/// What was written down, by weights; nanoseconds.
+/// What was written down of waits whose beginning was seen, by weights; nanoseconds. The account of
+/// switches has the others neither.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Recorded {
     /// Switches that the stacks stand for.
@@ -146,7 +147,11 @@ impl Waits {
             (None, _) => return,
         };
         let mut events = wait.weight;
-        self.recorded.events = self.recorded.events.saturating_add(events);
+        // The time before the first look is in no other sum.
+        let counts = wait.seen != Seen::EndOnly;
+        if counts {
+            self.recorded.events = self.recorded.events.saturating_add(events);
+        }
         // What lies outside of the window is cut off evenly.
         let within = u128::from(until - from);
         let length = u128::from((wait.until - wait.from).max(1));
@@ -160,16 +165,13 @@ impl Waits {
             let time = stands * end / within - stands * begin / within;
             let time = u64::try_from(time).unwrap_or(u64::MAX);
             begin = end;
-            let values: Values = match wait.kind {
-                WaitKind::Blocked => {
-                    self.recorded.blocked_ns = self.recorded.blocked_ns.saturating_add(time);
-                    [events, time, 0]
-                }
-                WaitKind::RunQueue => {
-                    self.recorded.runqueue_ns = self.recorded.runqueue_ns.saturating_add(time);
-                    [events, 0, time]
-                }
+            let (values, sum): (Values, _) = match wait.kind {
+                WaitKind::Blocked => ([events, time, 0], &mut self.recorded.blocked_ns),
+                WaitKind::RunQueue => ([events, 0, time], &mut self.recorded.runqueue_ns),
             };
+            if counts {
+                *sum = sum.saturating_add(time);
+            }
             recorder.add_stack(series, bin, &frames, &values);
             events = 0;
         }
@@ -299,9 +301,47 @@ mod tests {
                 ("[short waits]".to_owned(), 0, [1, 500, 0]),
             ]
         );
+        let recorded = waits.totals().1;
+        assert_eq!(
+            (recorded.events, recorded.blocked_ns),
+            (1, 500),
+            "only what the account of switches has too"
+        );
     }
 
     proptest! {
+        #[test]
+        fn with_a_stack_at_each_switch_what_is_written_down_is_the_account(
+            life in prop::collection::vec((1_u64..900_000_000, any::<bool>()), 0..12),
+        ) {
+            let (mut recorder, series, frames) = recorder();
+            let mut waits = Waits::new(0);
+            let window = WaitWindow { start: 1_000, end: 60 * SECOND_NS };
+            let mut now = window.start;
+            waits.pairing.push(now, 1, 1, Switch::Began);
+            for &(length, preempted) in &life {
+                let frames = frames.clone();
+                waits.stack(now + 1, 1, 1, Waiting { series, frames });
+                waits.pairing.push(now + 2, 1, 1, Switch::Out { preempted });
+                now += 2 + length;
+                waits.pairing.push(now, 1, 1, Switch::In);
+            }
+            for wait in waits.finish(window.end) {
+                waits.record(&mut recorder, wait, 0, None, window);
+            }
+            let (totals, recorded) = waits.totals();
+            prop_assert_eq!(recorded.events, totals.outs);
+            prop_assert_eq!(recorded.blocked_ns, totals.blocked_ns);
+            prop_assert_eq!(recorded.runqueue_ns, totals.runqueue_ns);
+            let mut sums = [0; 3];
+            for (_, _, values) in rows(&mut recorder) {
+                for (sum, value) in sums.iter_mut().zip(values) {
+                    *sum += value;
+                }
+            }
+            prop_assert_eq!(sums, [recorded.events, recorded.blocked_ns, recorded.runqueue_ns]);
+        }
+
         #[test]
         fn the_seconds_of_a_span_add_up_to_it(from in 0_u64..20_000_000_000, length in 1_u64..9_000_000_000) {
             let parts: Vec<_> = seconds(from, from + length).collect();

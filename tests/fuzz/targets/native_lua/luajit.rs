@@ -3,6 +3,8 @@
 
 #[path = "../../../../agent/native/src/luajit/builtins.rs"]
 pub mod builtins;
+#[path = "../../../../agent/native/src/luajit/callsite.rs"]
+pub mod callsite;
 #[path = "../../../../agent/native/src/luajit/capture.rs"]
 pub mod capture;
 #[path = "../../../../agent/native/src/luajit/layout.rs"]
