@@ -8,6 +8,7 @@
 
 pub mod attach;
 pub mod clock;
+mod closed;
 pub mod detached;
 pub mod engine;
 pub mod host;

@@ -305,7 +305,7 @@ fn build_module(asked: BuildModule) -> anyhow::Result<()> {
         kernel: asked.kernel,
         runtime: asked.runtime,
         images: asked.image,
-        out: std::path::absolute(&asked.out).context("finding the folder")?,
+        out: asked.out,
     };
     let processes = Processes::new(Some(process::own_program()));
     let built = runtime()?.block_on(build_offline(&processes, &offline));

@@ -65,7 +65,7 @@ fn run_in(root: &Path) -> RunRecord {
         kernel: true,
         min_wait_us: 0,
         budgets: Default::default(),
-        arm_timeout_ms: 1_000,
+        arm_timeout_ms: Some(1_000),
         simulated: None,
     };
     let mut record = RunRecord::begin(RunId::from_parts(MS, 7), job, utc_text(MS));

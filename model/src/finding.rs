@@ -211,7 +211,7 @@ finding_codes! {
     StapLuajit, "stap-luajit", Error, "The script's idea of LuaJIT is not the LuaJIT that runs.",
         "Use the script's variant for GC64 (luajit_gc64), or a newer tapset.";
     StapUnwindMissing, "stap-unwind-missing", Warning, "Stacks end early because SystemTap was not given a module's unwind data.",
-        "Nothing to do for a retry that succeeded; else name the module with -d.";
+        "Capture again, so that a module of what is mapped now is built; build-module takes an --image for each file (docs/systemtap.md).";
     StapUnmapped, "stap-unmapped", Note, "Stacks passed through code that belongs to no file, such as compiled Lua.",
         "Use --engine native for stacks through JIT code. DEBUG_UNWIND, which SystemTap suggests, only floods the output.";
     StapUnwindOdd, "stap-unwind-odd", Note, "Some stacks could not be followed to their end.",

@@ -134,8 +134,9 @@ pub struct JobSpec {
     pub min_wait_us: u32,
     /// What an agent may use up.
     pub budgets: Budgets,
-    /// How long hosts may take to get ready, in milliseconds.
-    pub arm_timeout_ms: u64,
+    /// How long hosts may take to get ready, in milliseconds; none says that it goes by the engine.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub arm_timeout_ms: Option<u64>,
     /// What the simulated engine plays, for tests of scale.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub simulated: Option<crate::order::Simulated>,
@@ -146,11 +147,26 @@ pub const SAMPLE_HZ_MAX: u32 = 1_999;
 /// Longest capture that is accepted: one hour.
 pub const DURATION_MS_MAX: u64 = 3_600_000;
 
+/// How long hosts may take to get ready, in milliseconds, unless the job says otherwise.
+pub const ARM_TIMEOUT_MS: u64 = 10_000;
 /// How long hosts may take to get ready where SystemTap may have to build a module first, unless the job says
 /// otherwise: passes 1 to 4 take 10 to 80 s by how busy a host is, and three minutes at most.
 pub const ARM_TIMEOUT_STAP_MS: u64 = 240_000;
 
 impl JobSpec {
+    /// How long hosts may take to get ready, in milliseconds, where these engines were chosen: what was asked for, or by
+    /// the slowest of them.
+    #[must_use]
+    pub fn arm_timeout_ms(&self, mut engines: impl Iterator<Item = EngineChoice>) -> u64 {
+        let has_stap = engines.any(|engine| engine == EngineChoice::Stap);
+        let usual = if has_stap {
+            ARM_TIMEOUT_STAP_MS
+        } else {
+            ARM_TIMEOUT_MS
+        };
+        self.arm_timeout_ms.unwrap_or(usual)
+    }
+
     /// The targets on one host.
     #[must_use]
     pub fn targets_of(&self, host: &HostName) -> &[Target] {

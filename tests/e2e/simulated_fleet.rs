@@ -43,7 +43,7 @@ fn job(hosts: &[SimulatedHost], duration_ms: u64, seed: u64) -> JobSpec {
         kernel: true,
         min_wait_us: 0,
         budgets: Budgets::default(),
-        arm_timeout_ms: 5_000,
+        arm_timeout_ms: Some(5_000),
         simulated: Some(Simulated {
             seed,
             processes: PROCESSES,
@@ -350,7 +350,7 @@ async fn a_host_that_refuses_or_is_late_does_not_hold_up_the_rest() {
     // Everybody is late: no run, and the reason is said for each host.
     let hosts = [SimulatedHost::new("late", 0, None, vec![])];
     let mut slow = job(&hosts, 2_000, 8);
-    slow.simulated.as_mut().expect("simulated").arm_ms = 2 * slow.arm_timeout_ms;
+    slow.simulated.as_mut().expect("simulated").arm_ms = 2 * slow.arm_timeout_ms.expect("set");
     let out = dir.path().join("all-late");
     let record = fleetflame::run(&slow, rooms(&hosts, &out, CancellationToken::new()))
         .await

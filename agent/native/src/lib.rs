@@ -67,6 +67,7 @@ pub use config::{NativeConfig, Pick, TargetSelector};
 pub use host::{GatewayProcess, gateways, give_usual_priority, lower_own_priority};
 pub use mode::{Mode, Priority};
 pub use offcpu::{Recorded, WaitTotals};
+pub use privileges::{no_new_privileges, root_would_have};
 pub use proc::{cpu_ns, online_cpus, sysctl, thread_name, threads};
 pub use registry::Window;
 pub use sampler::{Armed, Sampler};

@@ -88,11 +88,30 @@ fn effective_user(status: &str) -> Option<u32> {
     line.split_ascii_whitespace().nth(1)?.parse().ok()
 }
 
+/// Whether a program of ours that becomes root (setuid, or run by root) would have the capability of this number
+/// (include/uapi/linux/capability.h): whether it is in the bounding set.
+#[must_use]
+pub fn root_would_have(number: u32) -> bool {
+    let status = read_proc("/proc/self/status", 64 << 10).unwrap_or_default();
+    let bits = bits(&String::from_utf8_lossy(&status), "CapBnd:");
+    bits.checked_shr(number).is_some_and(|b| b & 1 == 1)
+}
+
+/// Whether setuid programs stay what we are (prctl(2), PR_SET_NO_NEW_PRIVS; systemd's NoNewPrivileges).
+#[must_use]
+pub fn no_new_privileges() -> bool {
+    let status = read_proc("/proc/self/status", 64 << 10).unwrap_or_default();
+    bits(&String::from_utf8_lossy(&status), "NoNewPrivs:") == 1
+}
+
+fn bits(status: &str, field: &str) -> u64 {
+    let line = status.lines().find_map(|l| l.strip_prefix(field));
+    line.and_then(|l| u64::from_str_radix(l.trim(), 16).ok())
+        .unwrap_or(0)
+}
+
 fn parse(status: &str) -> Vec<&'static str> {
-    let line = status.lines().find_map(|l| l.strip_prefix("CapEff:"));
-    let bits = line
-        .and_then(|l| u64::from_str_radix(l.trim(), 16).ok())
-        .unwrap_or(0);
+    let bits = bits(status, "CapEff:");
     CAPABILITIES
         .iter()
         .filter(|c| bits >> c.1 & 1 == 1)
@@ -111,6 +130,9 @@ mod tests {
             ["CAP_PERFMON", "CAP_SYS_PTRACE"]
         );
         assert!(parse("").is_empty());
+        let status = "CapEff:\t0\nCapBnd:\t000001ffffffffff\nNoNewPrivs:\t1\n";
+        assert_eq!(bits(status, "CapBnd:").count_ones(), 41);
+        assert_eq!((bits(status, "NoNewPrivs:"), bits(status, "x")), (1, 0));
     }
 
     #[test]

@@ -6,6 +6,7 @@
 
 mod native;
 mod perf;
+mod program;
 mod simulated;
 mod stap;
 

@@ -2,9 +2,10 @@
 //! written: who can write the policy can make the agent do anything that the agent can do.
 
 use super::Policy;
+use crate::closed::require_closed_above;
 use model::{Finding, FindingCode};
 use std::fs::File;
-use std::io::Read;
+use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -29,7 +30,7 @@ pub fn load(path: Option<&Path>) -> Result<Policy, Finding> {
         .open(&path);
     let file = match open {
         Ok(file) => file,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound && !named => {
+        Err(e) if e.kind() == io::ErrorKind::NotFound && !named => {
             return Ok(Policy::default());
         }
         Err(e) => {
@@ -118,15 +119,10 @@ fn check_owner(path: &Path, file: &File) -> Result<(), Finding> {
             "can be written by its group or by everybody",
         ));
     }
-    let absolute = std::path::absolute(path).map_err(|e| invalid(path, e))?;
-    for above in absolute.ancestors().skip(1) {
-        let meta = std::fs::metadata(above).map_err(|e| invalid(above, e))?;
-        let open_to_others = meta.mode() & 0o022 != 0 && meta.mode() & 0o1000 == 0;
-        if !trusted(meta.uid()) || open_to_others {
-            return Err(unsafe_finding(above, "is a folder that others can write"));
-        }
-    }
-    Ok(())
+    require_closed_above(path).map_err(|e| match e.kind() {
+        io::ErrorKind::PermissionDenied => Finding::new(FindingCode::PolicyUnsafe, e.to_string()),
+        _ => invalid(path, e),
+    })
 }
 
 #[cfg(test)]

@@ -23,6 +23,10 @@ use tokio::process::{Child, ChildStdin, Command};
 const GROUPS_MAX: usize = 1_024;
 /// Times that unloading is tried: handlers may still run.
 const UNLOAD_TRIES: usize = 5;
+/// What one try may take: staprun only asks the kernel. The keeper must come to its end.
+const UNLOAD_TRY: Duration = Duration::from_millis(800);
+/// How often it is looked whether a program has ended.
+const LOOK: Duration = Duration::from_millis(20);
 /// And most modules that it loads, by name.
 const MODULES_MAX: usize = 1_024;
 
@@ -91,19 +95,39 @@ impl Keeper {
 /// # Errors
 /// The operating system's, when the pipe cannot be read.
 pub fn keep(input: impl BufRead) -> io::Result<()> {
-    let mut groups: Vec<(i32, u64)> = Vec::new();
-    let mut guarded: Option<PathBuf> = None;
-    let mut modules: BTreeMap<String, PathBuf> = BTreeMap::new();
+    let kept = read(input)?;
+    end_groups(kept.groups);
+    kept.modules
+        .iter()
+        .for_each(|(name, staprun)| unload(staprun, name));
+    if let Some(folder) = kept.folder {
+        folder::remove(&folder);
+    }
+    Ok(())
+}
+
+/// What is ended and removed.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Kept {
+    /// Leaders with the time of their start.
+    groups: Vec<(i32, u64)>,
+    folder: Option<PathBuf>,
+    /// By name, with the staprun that unloads it.
+    modules: BTreeMap<String, PathBuf>,
+}
+
+fn read(input: impl BufRead) -> io::Result<Kept> {
+    let mut kept = Kept::default();
     for line in input.lines() {
         let line = line?;
         if let Some(path) = line.strip_prefix("folder ") {
-            guarded = Some(path.into());
+            kept.folder = Some(path.into());
             continue;
         }
         if let Some((name, staprun)) = line.strip_prefix("module ").and_then(|l| l.split_once(' '))
         {
-            if is_module_name(name) && modules.len() < MODULES_MAX {
-                modules.insert(name.to_owned(), staprun.into());
+            if is_module_name(name) && kept.modules.len() < MODULES_MAX {
+                kept.modules.insert(name.to_owned(), staprun.into());
             }
             continue;
         }
@@ -113,19 +137,12 @@ pub fn keep(input: impl BufRead) -> io::Result<()> {
             words.next().map(str::parse),
             words.next().map(str::parse),
         ) && group > 1
-            && groups.len() < GROUPS_MAX
+            && kept.groups.len() < GROUPS_MAX
         {
-            groups.push((group, ticks));
+            kept.groups.push((group, ticks));
         }
     }
-    end_groups(groups);
-    modules
-        .iter()
-        .for_each(|(name, staprun)| unload(staprun, name));
-    if let Some(guarded) = guarded {
-        folder::remove(&guarded);
-    }
-    Ok(())
+    Ok(kept)
 }
 
 /// A name that the kernel could have shown for a module of ours.
@@ -156,9 +173,27 @@ fn unload(staprun: &Path, name: &str) {
             .stdout(Stdio::null())
             .stderr(Stdio::null());
         // What it says would be heard by nobody; whether it worked is seen above.
-        let _ = quiet.status();
+        let _ = quiet
+            .spawn()
+            .and_then(|child| end_within(child, UNLOAD_TRY));
         std::thread::sleep(Duration::from_millis(200));
     }
+}
+
+/// Waits for a program, and kills it when it takes longer.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the keeper has no runtime; it waits on its own thread"
+)]
+fn end_within(mut child: std::process::Child, patience: Duration) -> io::Result<()> {
+    for _ in 0..patience.as_millis() / LOOK.as_millis() {
+        if child.try_wait()?.is_some() {
+            return Ok(());
+        }
+        std::thread::sleep(LOOK);
+    }
+    child.kill()?;
+    child.wait().map(drop)
 }
 
 #[expect(
@@ -217,9 +252,27 @@ mod tests {
     }
 
     #[test]
-    fn a_module_that_is_not_loaded_is_left_alone_and_lines_that_are_none_are_passed_over() {
-        // staprun must not be run: this would fail to be found, and take its tries.
-        let said = "module ff_0123456789abcdef /no/such/staprun\nmodule * /bin/false\nmodule\n?\n";
-        assert!(keep(said.as_bytes()).is_ok());
+    fn lines_that_are_none_are_passed_over() {
+        let said = "module ff_0123456789abcdef /usr/bin/staprun\nmodule * /bin/false\nmodule\n?\n\
+                    group 1 5\ngroup 77\ngroup 77 5\nfolder /x y\n";
+        let expected = Kept {
+            groups: vec![(77, 5)],
+            folder: Some("/x y".into()),
+            modules: [("ff_0123456789abcdef".to_owned(), "/usr/bin/staprun".into())].into(),
+        };
+        assert_eq!(read(said.as_bytes()).unwrap(), expected);
+    }
+
+    #[test]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the keeper's own children, which nobody keeps"
+    )]
+    fn a_program_that_hangs_does_not_hold_the_keeper_up() {
+        let mut hangs = std::process::Command::new("/bin/sleep");
+        let child = hangs.arg("600").spawn().unwrap();
+        let pid = i32::try_from(child.id()).unwrap();
+        end_within(child, Duration::from_millis(100)).unwrap();
+        assert!(nix::sys::signal::kill(Pid::from_raw(pid), None).is_err());
     }
 }

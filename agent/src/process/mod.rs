@@ -45,6 +45,8 @@ pub struct Processes {
 pub struct Child {
     child: tokio::process::Child,
     group: Pid,
+    /// Nothing of its group is left.
+    is_gone: bool,
 }
 
 impl Processes {
@@ -140,11 +142,14 @@ impl Processes {
         let keeper = self.keeper(&mut keeper)?;
         let child = command.process_group(0).kill_on_drop(true).spawn()?;
         let pid = child.id().and_then(|p| i32::try_from(p).ok()).unwrap_or(0);
-        keeper.watch(pid).await?;
-        Ok(Child {
+        // First, so that it is ended where the keeper does not hear of it.
+        let child = Child {
             child,
             group: Pid::from_raw(pid),
-        })
+            is_gone: false,
+        };
+        keeper.watch(pid).await?;
+        Ok(child)
     }
 }
 
@@ -202,8 +207,16 @@ impl Child {
 
     /// Ends the child and everything in its group at once, whatever it does.
     pub async fn kill(mut self) {
-        let _ = killpg(self.group, Signal::SIGKILL);
+        self.kill_group();
         let _ = self.child.wait().await;
+    }
+
+    fn kill_group(&mut self) {
+        // A pid of 0 would be our own group.
+        if self.group.as_raw() > 1 && !self.is_gone {
+            let _ = killpg(self.group, Signal::SIGKILL);
+            self.is_gone = true;
+        }
     }
 
     /// Ends the child and everything in its group: INT, then TERM, then KILL.
@@ -220,7 +233,57 @@ impl Child {
                 break;
             }
         }
-        let _ = killpg(self.group, Signal::SIGKILL);
+        self.kill_group();
         let _ = self.child.wait().await;
+    }
+}
+
+impl Drop for Child {
+    /// Where nobody waits for it any more: a compiler that stap started must not go on when stap is ended.
+    fn drop(&mut self) {
+        self.kill_group();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "this is the door that children go through"
+    )]
+    async fn a_child_that_nobody_holds_any_more_is_gone_with_its_group() {
+        let mut shell = Command::new("/bin/sh");
+        shell.args(["-c", "/bin/sleep 600 & echo $!; wait"]);
+        shell.stdout(Stdio::piped()).process_group(0);
+        let shell = shell.spawn().unwrap();
+        let group = Pid::from_raw(shell.id().unwrap().try_into().unwrap());
+        let mut child = Child {
+            child: shell,
+            group,
+            is_gone: false,
+        };
+        let mut line = String::new();
+        let stdout = child.pipes().1.unwrap();
+        tokio::io::AsyncBufReadExt::read_line(&mut tokio::io::BufReader::new(stdout), &mut line)
+            .await
+            .unwrap();
+        let grandchild = Pid::from_raw(line.trim().parse().unwrap());
+        assert!(nix::sys::signal::kill(grandchild, None).is_ok());
+        drop(child);
+        // Whoever inherits it has to reap it: dead is enough.
+        let is_alive = || {
+            let stat = std::fs::read_to_string(format!("/proc/{grandchild}/stat"));
+            stat.is_ok_and(|s| !s.contains(") Z "))
+        };
+        for _ in 0..500 {
+            if !is_alive() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        panic!("the child's child {grandchild} lives on");
     }
 }

@@ -64,7 +64,7 @@ pub fn runs_for(file: &str, filter: Filter, processes: usize) -> (Runs, Vec<Find
         Filter::Processes | Filter::OneProcess => {
             let said = format!(
                 "{file} tests for target(), which is one process; \
-                 it is run {processes} times, once for each process"
+                 for {processes} processes it takes a run for each"
             );
             let finding = Finding::new(FindingCode::ScriptPerProcess, said);
             (Runs::Each, vec![finding])

@@ -4,10 +4,9 @@
 //! a default shown that does not hold: an argument is required when it is used before its default.
 
 use super::USAGE;
-use super::script_files::{ModuleFolders, script};
+use super::script_files::{Given, ModuleFolders};
 use crate::stapxx::{self, Asked, Bindings, Purpose, Source};
 use serde::Serialize;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 const EXAMPLES: &str = "\
@@ -19,20 +18,8 @@ Examples:
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Arguments {
-    /// The script; - for standard input
-    #[arg(value_name = "FILE", required_unless_present = "text")]
-    file: Option<PathBuf>,
-    /// The script itself, instead of a file
-    #[arg(
-        short = 'e',
-        value_name = "SCRIPT",
-        allow_hyphen_values = true,
-        conflicts_with = "file"
-    )]
-    text: Option<String>,
-    /// A folder with modules for @use; looked through before . and stap++'s own
-    #[arg(short = 'I', value_name = "DIR")]
-    include: Vec<PathBuf>,
+    #[command(flatten)]
+    given: Given,
     /// As JSON
     #[arg(long)]
     json: bool,
@@ -56,8 +43,7 @@ pub fn run(arguments: &Arguments) -> ExitCode {
 
 /// What goes to standard output.
 pub(super) fn answer(arguments: &Arguments) -> Result<String, String> {
-    let folders = ModuleFolders::new(&arguments.include, arguments.file.as_deref());
-    let script = script(arguments.file.as_deref(), arguments.text.as_deref())?;
+    let (script, folders) = arguments.given.script()?;
     list(&script, &folders, arguments.json)
 }
 

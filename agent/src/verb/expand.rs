@@ -5,7 +5,7 @@
 //! before all of them were checked.
 
 use super::USAGE;
-use super::script_files::{ModuleFolders, script};
+use super::script_files::{Given, ModuleFolders};
 use crate::host::program::{children_of, libraries_of_process, libraries_of_program, program_of};
 use crate::stapxx::{
     self, Bindings, Composed, Expansion, Purpose, Source, check_path, check_value, shell_words,
@@ -34,17 +34,8 @@ Examples:
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Arguments {
-    /// The script; - for standard input
-    #[arg(value_name = "FILE")]
-    file: Option<PathBuf>,
-    /// The script itself, instead of a file
-    #[arg(
-        short = 'e',
-        value_name = "SCRIPT",
-        allow_hyphen_values = true,
-        conflicts_with = "file"
-    )]
-    text: Option<String>,
+    #[command(flatten)]
+    given: Given,
     /// A value for $^arg_NAME
     #[arg(long = "arg", value_name = "NAME=VALUE")]
     values: Vec<String>,
@@ -63,9 +54,6 @@ pub struct Arguments {
     /// A process to take the list of libraries from
     #[arg(long, value_name = "PID")]
     sample_pid: Option<u32>,
-    /// A folder with modules for @use; looked through before . and stap++'s own
-    #[arg(short = 'I', value_name = "DIR")]
-    include: Vec<PathBuf>,
     /// A file whose debug information stap shall load
     #[arg(short = 'd', value_name = "PATH")]
     debug_info: Vec<String>,
@@ -132,8 +120,7 @@ pub(super) fn answer(arguments: &Arguments) -> Result<Vec<u8>, String> {
     if arguments.args && !values.is_empty() {
         return Err("No --arg is allowed when --args is specified.".to_owned());
     }
-    let script = script(arguments.file.as_deref(), arguments.text.as_deref())?;
-    let folders = ModuleFolders::new(&arguments.include, arguments.file.as_deref());
+    let (script, folders) = arguments.given.script()?;
     if arguments.args {
         return Ok(super::args::list(&script, &folders, false)?.into_bytes());
     }

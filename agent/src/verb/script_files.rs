@@ -8,11 +8,42 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+/// What the verbs take a script and its modules from.
+#[derive(Debug, clap::Args)]
+pub(super) struct Given {
+    /// The script; - for standard input
+    #[arg(value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// The script itself, instead of a file
+    #[arg(
+        short = 'e',
+        value_name = "SCRIPT",
+        allow_hyphen_values = true,
+        conflicts_with = "file"
+    )]
+    text: Option<String>,
+    /// A folder with modules for @use; looked through before . and stap++'s own
+    #[arg(short = 'I', value_name = "DIR")]
+    include: Vec<PathBuf>,
+}
+
+impl Given {
+    /// The script, and where its modules are looked for.
+    ///
+    /// # Errors
+    /// As [`script`].
+    pub(super) fn script(&self) -> Result<(Source, ModuleFolders), String> {
+        let file = self.file.as_deref();
+        let folders = ModuleFolders::new(&self.include, file);
+        Ok((script(file, self.text.as_deref())?, folders))
+    }
+}
+
 /// The script of a command line: a file, standard input (`-`), or text (`-e`).
 ///
 /// # Errors
 /// What is missing or cannot be read, in stap++'s words where it has some.
-pub(super) fn script(file: Option<&Path>, text: Option<&str>) -> Result<Source, String> {
+fn script(file: Option<&Path>, text: Option<&str>) -> Result<Source, String> {
     let source = |name: String, bytes| Source { file: name, bytes };
     match (text, file) {
         (Some(text), _) => Ok(source("-e".to_owned(), text.as_bytes().to_vec())),
@@ -37,7 +68,7 @@ pub(super) struct ModuleFolders(Vec<PathBuf>);
 impl ModuleFolders {
     /// The folders of `-I` in their order, then as stap++: the current one, and `tapset` beside
     /// the program `stap++`; then `tapset` in the script's folder and the two above it, as in a checkout of stap++.
-    pub(super) fn new(include: &[PathBuf], script: Option<&Path>) -> Self {
+    fn new(include: &[PathBuf], script: Option<&Path>) -> Self {
         let mut folders = include.to_vec();
         folders.push(PathBuf::from("."));
         let path = std::env::var_os("PATH").unwrap_or_default();

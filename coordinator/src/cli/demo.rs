@@ -113,7 +113,7 @@ fn job(fleet: &Fleet, seconds: u16) -> JobSpec {
         min_wait_us: 0,
         budgets: Budgets::default(),
         // A demo on a busy machine should rather wait than fail.
-        arm_timeout_ms: 60_000,
+        arm_timeout_ms: Some(60_000),
         simulated: None,
     }
 }

@@ -10,8 +10,7 @@ use crate::transport::{Connector, Local, Ssh, direct, local};
 use anyhow::Context as _;
 use clap::Args;
 use model::job::{
-    ARM_TIMEOUT_STAP_MS, EngineChoice, Event, JobHost, Pick, Probe, Reach, Target,
-    parse_duration_ms, parse_wait_us,
+    EngineChoice, Event, JobHost, Pick, Probe, Reach, Target, parse_duration_ms, parse_wait_us,
 };
 use model::order::Budgets;
 use model::{HostName, JobSpec};
@@ -67,7 +66,7 @@ pub struct JobFlags {
     /// For how long, such as 30s or 2m [default: 30s]
     #[arg(long, value_name = "TIME", value_parser = parse_duration_ms)]
     pub duration: Option<u64>,
-    /// How long hosts may take to get ready [default: 10s; 4m with --engine stap]
+    /// How long hosts may take to get ready [default: 10s; 4m where SystemTap captures]
     #[arg(long, value_name = "TIME", value_parser = parse_duration_ms)]
     pub arm_timeout: Option<u64>,
     /// A title for pictures and report
@@ -126,7 +125,7 @@ impl JobFlags {
                 kernel: true,
                 min_wait_us: 0,
                 budgets: Budgets::default(),
-                arm_timeout_ms: 10_000,
+                arm_timeout_ms: None,
                 simulated: None,
             },
         };
@@ -186,11 +185,7 @@ impl JobFlags {
         job.sample_hz = self.hz.unwrap_or(job.sample_hz);
         job.min_wait_us = self.min_wait.unwrap_or(job.min_wait_us);
         job.duration_ms = self.duration.unwrap_or(job.duration_ms);
-        if job.engine == EngineChoice::Stap && self.engine.is_some() {
-            // A module may have to be built first.
-            job.arm_timeout_ms = job.arm_timeout_ms.max(ARM_TIMEOUT_STAP_MS);
-        }
-        job.arm_timeout_ms = self.arm_timeout.unwrap_or(job.arm_timeout_ms);
+        job.arm_timeout_ms = self.arm_timeout.or(job.arm_timeout_ms);
         if let Some(title) = &self.title {
             job.title.clone_from(title);
         }

@@ -76,6 +76,7 @@ pub(super) struct Loop<'a> {
     pub(super) findings: Vec<Finding>,
     pub(super) started: bool,
     pub(super) start_ns: u64,
+    arm_timeout_ms: u64,
     pub(super) collecting: bool,
     pub(super) interrupted: bool,
     pub(super) remainder_held: bool,
@@ -123,6 +124,7 @@ impl<'a> Loop<'a> {
             findings: Vec::new(),
             started: collecting,
             start_ns: 0,
+            arm_timeout_ms: context.job.arm_timeout_ms(std::iter::empty()),
             collecting,
             interrupted: false,
             remainder_held: false,
@@ -131,6 +133,8 @@ impl<'a> Loop<'a> {
 
     /// Sends every order; a host without one is out.
     fn order(&mut self, plan: &Plan) {
+        let orders = plan.hosts.values().filter_map(|d| d.order.as_ref());
+        self.arm_timeout_ms = self.context.job.arm_timeout_ms(orders.map(|o| o.engine));
         for (name, line) in &self.fleet.hosts {
             let mut state = HostState::new(Phase::Done);
             if let Some(report) = &line.report {
@@ -192,7 +196,7 @@ impl<'a> Loop<'a> {
     }
 
     async fn work(&mut self) {
-        let arm_deadline = Instant::now() + Duration::from_millis(self.context.job.arm_timeout_ms);
+        let arm_deadline = Instant::now() + Duration::from_millis(self.arm_timeout_ms);
         let mut deadline = if self.collecting {
             Instant::now() + DRAIN
         } else {
@@ -275,7 +279,7 @@ impl<'a> Loop<'a> {
     /// These were not ready in time.
     fn give_up_on(&mut self, late: BTreeSet<HostName>) {
         for name in late {
-            let said = format!("not ready in {} ms", self.context.job.arm_timeout_ms);
+            let said = format!("not ready in {} ms", self.arm_timeout_ms);
             self.out(&name, Finding::new(FindingCode::HostLate, said));
             self.say(&name, HostCommand::Stop("late".into()));
             self.say(&name, HostCommand::Forget);

@@ -206,7 +206,7 @@ mod tests {
             kernel: true,
             min_wait_us: 0,
             budgets: Budgets::default(),
-            arm_timeout_ms: 1_000,
+            arm_timeout_ms: None,
             simulated: None,
         }
     }
@@ -286,6 +286,20 @@ mod tests {
             "{}",
             asked.reason
         );
+    }
+
+    #[test]
+    fn who_gets_systemtap_gets_the_time_that_a_build_takes_however_it_was_chosen() {
+        let timeout_ms = |job: &JobSpec, native| {
+            let order = decided_with(job, native, false, true).order;
+            job.arm_timeout_ms(order.iter().map(|o| o.engine))
+        };
+        let mut auto = job(EngineChoice::Auto);
+        assert_eq!(timeout_ms(&auto, true), 10_000);
+        assert_eq!(timeout_ms(&auto, false), 240_000);
+        assert_eq!(timeout_ms(&job(EngineChoice::Stap), true), 240_000);
+        auto.arm_timeout_ms = Some(20_000);
+        assert_eq!(timeout_ms(&auto, false), 20_000);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! differs from the command line's.
 
 use model::destination::Destination;
-use model::job::{ARM_TIMEOUT_STAP_MS, DURATION_MS_MAX, parse_duration_ms, parse_wait_us};
+use model::job::{DURATION_MS_MAX, parse_duration_ms, parse_wait_us};
 use model::job::{EngineChoice, Event, JobHost, Pick, Probe, Reach, SAMPLE_HZ_MAX, Target};
 use model::order::{Budgets, Simulated};
 use model::{HostName, JobSpec};
@@ -146,10 +146,6 @@ impl RawJob {
         }
         let none = Budgets::default();
         let engine = self.engine.map_or(EngineChoice::Auto, |w| w.0);
-        let arm_timeout_ms = match engine {
-            EngineChoice::Stap => ARM_TIMEOUT_STAP_MS,
-            _ => 10_000,
-        };
         let job = JobSpec {
             title: self.title,
             hosts,
@@ -168,7 +164,7 @@ impl RawJob {
                 stacks_max: self.budgets.stacks_max.unwrap_or(none.stacks_max),
                 output_mb_max: self.budgets.output_mb_max.unwrap_or(none.output_mb_max),
             },
-            arm_timeout_ms: self.arm_timeout.map_or(arm_timeout_ms, |d| d.0),
+            arm_timeout_ms: self.arm_timeout.map(|d| d.0),
             simulated: self.simulated,
         };
         job.validate()?;

@@ -237,7 +237,7 @@ pub(crate) mod tests {
             kernel: true,
             min_wait_us: 0,
             budgets: Budgets::default(),
-            arm_timeout_ms: 10_000,
+            arm_timeout_ms: None,
             simulated: None,
         };
         RunRecord::begin(

@@ -284,8 +284,10 @@ mod tests {
                 .iter()
                 .any(|l| l.host == "b" && l.text == "rate: 5")
         );
+        let json = serde_json::to_string(&merged).unwrap();
         assert!(
-            serde_json::to_string(&merged).unwrap().contains("\"<") || !merged.lines.is_empty()
+            json.contains(r#"{"at_ms":7,"host":"b","text":"rate: 5"}"#),
+            "{json}"
         );
     }
 

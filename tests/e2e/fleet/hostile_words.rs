@@ -236,7 +236,7 @@ async fn run(out: &Path, told: Lie) -> RunRecord {
         kernel: true,
         min_wait_us: 0,
         budgets: Budgets::default(),
-        arm_timeout_ms: 5_000,
+        arm_timeout_ms: Some(5_000),
         simulated: Some(Simulated {
             seed: 1,
             processes: 2,

@@ -9,9 +9,6 @@ use model::job::Event;
 use std::ffi::OsString;
 use std::path::Path;
 
-/// Where perf is looked for, in this order. Not the caller's PATH: the agent runs as root.
-pub(super) const DIRECTORIES: [&str; 4] = ["/usr/bin", "/usr/sbin", "/bin", "/usr/local/bin"];
-
 /// All that perf sees of the environment. The words are parsed, so no translation; no configuration
 /// file; no HOME, from which it would read `~/.perfconfig` and `~/.debug`; no `DEBUGINFOD_URLS`, or
 /// it would ask the network for symbols.

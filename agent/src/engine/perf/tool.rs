@@ -5,12 +5,12 @@
 
 use super::command::{self, Sampling};
 use super::diagnose;
+use crate::engine::program;
 use crate::process::ask;
 use model::coverage::CaptureStats;
 use model::host::EngineReport;
 use model::job::Event;
 use model::{Finding, FindingCode};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -27,41 +27,11 @@ const ARM_COUNTERS: &str = "armv8_";
 /// perf on this machine.
 ///
 /// # Errors
-/// `engine-unavailable` with where it was looked for, or why it is not trusted.
+/// As [`program::find`].
 pub(super) fn find() -> Result<PathBuf, Finding> {
-    let candidates = command::DIRECTORIES.map(|dir| Path::new(dir).join("perf"));
-    find_in(&candidates)
-}
-
-fn find_in(candidates: &[PathBuf]) -> Result<PathBuf, Finding> {
-    let unavailable = |said: String| {
-        Finding::new(FindingCode::EngineUnavailable, said).with_remedy(
-            "Install perf (linux-perf, linux-tools or perf, by distribution), or use --engine native.",
-        )
-    };
-    let me = nix::unistd::geteuid().as_raw();
-    let mut why = None;
-    for path in candidates {
-        // Followed: /usr/bin/perf may be a link to the kernel's own version of it.
-        let Ok(meta) = std::fs::metadata(path) else {
-            continue;
-        };
-        if !meta.is_file() || meta.mode() & 0o111 == 0 {
-            continue;
-        }
-        if (meta.uid() != 0 && meta.uid() != me) || meta.mode() & 0o022 != 0 {
-            why = Some(format!(
-                "{} can be written by others than root, so it is not run",
-                path.display()
-            ));
-            continue;
-        }
-        return Ok(path.clone());
-    }
-    let looked: Vec<&str> = command::DIRECTORIES.to_vec();
-    Err(unavailable(why.unwrap_or_else(|| {
-        format!("there is no perf in {}", looked.join(", "))
-    })))
+    let install =
+        "Install perf (linux-perf, linux-tools or perf, by distribution), or use --engine native.";
+    program::find("perf", install)
 }
 
 /// What this perf can do here: by trying it on a process that ends at once, or, where the native
@@ -235,28 +205,6 @@ const EVENTS_MAX: usize = 16_384;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::PermissionsExt;
-
-    #[test]
-    fn a_perf_that_others_can_write_is_not_run() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("perf");
-        std::fs::write(&path, "#!/bin/sh\n").unwrap();
-        let with = |mode| {
-            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
-            find_in(std::slice::from_ref(&path))
-        };
-        assert_eq!(with(0o755).unwrap(), path);
-        assert!(with(0o777).unwrap_err().evidence.contains("not run"));
-        assert!(
-            with(0o644)
-                .unwrap_err()
-                .evidence
-                .contains("there is no perf")
-        );
-        let none = find_in(&[]).unwrap_err();
-        assert_eq!(none.code, FindingCode::EngineUnavailable);
-    }
 
     #[test]
     fn a_time_namespace_s_offset_is_read() {

@@ -5,34 +5,45 @@
 
 use super::capture::{Capture, failed, lock};
 use super::diagnose::{Verdict, conclude};
-use super::remedy;
+use super::remedy::{self, Step};
 use super::run::Run;
 use model::{Finding, FindingCode};
 use std::collections::BTreeSet;
 
+/// What is done next, and why.
+pub(super) struct Next {
+    step: Step,
+    causes: BTreeSet<FindingCode>,
+}
+
 impl Capture {
-    /// After SystemTap ended a run by itself: the next rung of the ladder, if there is one. Whether it captures again.
-    pub(super) async fn go_on(&mut self) -> bool {
-        let Some(run) = self.run.take() else {
-            return false;
-        };
+    /// After SystemTap ended a run by itself: that run's end, and the next rung of the ladder, if there is one. To be
+    /// waited for to its end: a run that is half settled has lost its account.
+    pub(super) async fn next(&mut self) -> Option<Next> {
+        let run = self.run.take()?;
         let causes = self.settle(run).await;
         self.earlier.runs += 1;
         let passed_ms = self.clock.now_ns().saturating_sub(self.start_ns) / 1_000_000;
         let left_ms = self.plan.duration_ms.saturating_sub(passed_ms);
+        let used = self.used?;
         let step = remedy::next(
             &causes,
             self.plan.settings,
-            self.plan.wanted.demand,
+            (self.plan.wanted.demand, &used),
             (self.earlier.runs, left_ms, self.armed_in_ms),
             self.plan.may_be_unguarded,
-        );
-        let Some(step) = step else {
-            return false;
-        };
+        )?;
+        Some(Next { step, causes })
+    }
+
+    /// Takes the rung. Whether it captures again.
+    pub(super) async fn climb(&mut self, Next { step, causes }: Next) -> bool {
+        let wanted = &mut self.plan.wanted;
+        wanted.demand = step.settings.demand(wanted.demand);
+        wanted.bounds = step.settings.bounds;
+        wanted.period_ns = step.settings.period_ns();
+        wanted.unguarded = step.settings.unguarded;
         self.plan.settings = step.settings;
-        self.plan.wanted.period_ns = step.settings.period_ns();
-        self.plan.wanted.unguarded = step.settings.unguarded;
         let why: Vec<&str> = causes.iter().map(|code| code.as_str()).collect();
         let again = self.again().await;
         let outcome = match &again {

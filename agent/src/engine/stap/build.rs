@@ -8,9 +8,14 @@ use super::diagnose::{Ending, ReportEnd, conclude, diagnose};
 use super::module::{self, ImageOf, Module, Wanted};
 use super::run::Said;
 use super::sizes::Sizes;
+use crate::closed;
 use crate::process::{Processes, Stage};
 use model::{Finding, FindingCode};
+use native::MappedImage;
+use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::fs::DirBuilder;
+use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -49,14 +54,16 @@ pub(super) async fn build(
         let said = format!("{what} in {}: {e}", builder.folder.display());
         vec![Finding::new(FindingCode::StapRunFailed, said)]
     };
-    let (images, uncovered) = sorted(wanted);
-    let work = builder.folder.join(format!("{name}.work"));
-    let _ = std::fs::remove_dir_all(&work);
-    let made = std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(&work);
-    made.map_err(|e| failed("making a folder", &e))?;
+    let (images, uncovered) = sorted(&wanted.images);
+    let work = Work::make(&builder.folder, &name).map_err(|e| {
+        let mut findings = failed("making a folder", &e);
+        if e.kind() == io::ErrorKind::PermissionDenied {
+            let close = "Let the folder and those above it belong to root or the agent's user, and close them: chmod go-w.";
+            findings = findings.into_iter().map(|f| f.with_remedy(close)).collect();
+        }
+        findings
+    })?;
+    let work = &work.0;
     let script = work.join("probe.stp");
     std::fs::write(&script, wanted.probe.script()).map_err(|e| failed("writing the script", &e))?;
     let asked = Build {
@@ -70,11 +77,15 @@ pub(super) async fn build(
         period_ns: wanted.period_ns,
         unguarded: wanted.unguarded,
     };
-    let outcome = translate(processes, &command::build(&asked), &work).await;
+    let outcome = translate(processes, &command::build(&asked), work).await;
     let kept = outcome.and_then(|findings| {
         let file = builder.folder.join(format!("{name}.ko"));
         std::fs::rename(work.join(format!("{name}.ko")), &file)
             .map_err(|e| failed("keeping the module", &e))?;
+        if wanted.unguarded {
+            // For this capture alone: without a manifest it is never taken again.
+            return Ok((file, findings));
+        }
         let covered = wanted.images.iter().filter(|i| images.contains(&i.path));
         let covered = covered.map(ImageOf::from).collect();
         module::write_manifest(
@@ -88,7 +99,6 @@ pub(super) async fn build(
         .map_err(|e| failed("writing the manifest", &e))?;
         Ok((file, findings))
     });
-    let _ = std::fs::remove_dir_all(&work);
     let (file, findings) = kept?;
     let module = Module {
         name,
@@ -100,16 +110,50 @@ pub(super) async fn build(
     Ok((module, findings))
 }
 
-/// The files whose unwind data can go into a module, and those whose cannot, with why.
-fn sorted(wanted: &Wanted) -> (Vec<String>, Vec<String>) {
-    let (mut images, mut uncovered) = (Vec::new(), Vec::new());
-    for image in &wanted.images {
-        match command::unwindable(&image.path) {
+/// A folder that stap works in, which is gone when the building is over, however it ends.
+struct Work(PathBuf);
+
+impl Work {
+    /// Makes it in `folder`, which is made if need be. stap runs there, maybe as root, and what it leaves goes into the
+    /// kernel: so nobody else may be able to put anything there.
+    fn make(folder: &Path, name: &str) -> io::Result<Self> {
+        closed::make_closed(folder).map_err(module::no_kernel_code)?;
+        let work = folder.join(format!("{name}.work"));
+        let _ = std::fs::remove_dir_all(&work);
+        // Not one that is there already: it would be as whoever made it wants it.
+        DirBuilder::new().mode(0o700).create(&work)?;
+        Ok(Self(work))
+    }
+}
+
+impl Drop for Work {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// The files whose unwind data can go into a module, and those whose cannot, with why. Blocks: it reads their build-ids.
+pub(super) fn sorted(wanted: &[MappedImage]) -> (Vec<String>, BTreeMap<String, String>) {
+    let (mut images, mut uncovered) = (Vec::new(), BTreeMap::new());
+    for image in wanted {
+        match readable(image) {
             Ok(()) => images.push(image.path.clone()),
-            Err(why) => uncovered.push(format!("{}: {why}", image.path)),
+            Err(why) => _ = uncovered.insert(image.path.clone(), why),
         }
     }
     (images, uncovered)
+}
+
+/// Whether stap, which reads the host's files, would read the one that the target has mapped: one in a container, or one
+/// that was replaced, may have another under the same path.
+fn readable(image: &MappedImage) -> Result<(), String> {
+    command::unwindable(&image.path)?;
+    let here = MappedImage::of_file(&image.path)
+        .map_err(|e| e.replace(&format!("{}: ", image.path), "the host's file: "))?;
+    if here.build_id == image.build_id {
+        return Ok(());
+    }
+    Err("the host's file of this path is not known to be the one that the target has mapped".into())
 }
 
 async fn translate(
@@ -156,4 +200,60 @@ async fn translate(
         findings.push(Finding::new(FindingCode::StapRunFailed, said));
     }
     Err(findings)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use model::profile::BuildId;
+    use std::fs::{Permissions, set_permissions};
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn stap_works_only_where_nobody_else_can_put_anything() {
+        let stage = tempfile::tempdir().unwrap();
+        let folder = stage.path().join("lib/modules");
+        let work = Work::make(&folder, "ff_0").unwrap();
+        let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode(&folder), mode(&work.0)), (0o700, 0o700));
+        let path = work.0.clone();
+        drop(work);
+        assert!(!path.exists());
+        // A link in its place is not followed.
+        let other = stage.path().join("other");
+        std::fs::create_dir(&other).unwrap();
+        std::os::unix::fs::symlink(&other, &path).unwrap();
+        let work = Work::make(&folder, "ff_0").unwrap();
+        assert!(work.0.symlink_metadata().unwrap().is_dir() && other.exists());
+        drop(work);
+        set_permissions(&folder, Permissions::from_mode(0o777)).unwrap();
+        let error = Work::make(&folder, "ff_0").err().unwrap();
+        assert!(error.to_string().contains("written by others"), "{error}");
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_file_that_is_another_one_for_the_target_is_not_read_for_it() {
+        let own = std::env::current_exe().unwrap().display().to_string();
+        let image = MappedImage::of_file(&own).unwrap();
+        assert!(image.build_id.is_some());
+        let of = |path: &str, build_id| MappedImage {
+            path: path.to_owned(),
+            build_id,
+        };
+        assert_eq!(sorted(std::slice::from_ref(&image)).0, [own.as_str()]);
+        let (images, uncovered) = sorted(&[
+            of(&own, BuildId::new(&[7; 20])),
+            of("/no/such/file.so", image.build_id),
+            of("/bin/x (deleted)", None),
+        ]);
+        assert!(images.is_empty(), "{images:?}");
+        let why = |path: &str| uncovered[path].as_str();
+        assert!(
+            why(&own).contains("not known to be the one"),
+            "{uncovered:?}"
+        );
+        assert!(why("/no/such/file.so").starts_with("the host's file: "));
+        assert_eq!(why("/bin/x (deleted)"), "it was deleted");
+    }
 }

@@ -8,6 +8,7 @@ use super::diagnose::conclude;
 use super::module::{self, Module, Wanted};
 use super::remedy::Settings;
 use super::run::{Ear, Run};
+use super::sizes::Sizes;
 use super::stacks::{Stacks, Taken};
 use super::tool::{self, Turn};
 use crate::clock::Clock;
@@ -16,7 +17,7 @@ use crate::process::Processes;
 use model::coverage::CaptureStats;
 use model::profile::{CounterKind, CounterSource, Process};
 use model::{Finding, FindingCode};
-use native::{AddressNames, TargetUse, TargetWatch};
+use native::{AddressNames, MappedImage, TargetUse, TargetWatch};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -44,8 +45,8 @@ pub(super) struct Told {
 /// What an order comes to here.
 pub(super) struct Plan {
     pub staprun: PathBuf,
-    /// stap, its version, and its runtime where the policy names another; none where modules can only be loaded.
-    pub translator: Option<(PathBuf, String, Option<PathBuf>)>,
+    /// stap, its version, and its runtime where the policy names another; or why modules can only be loaded.
+    pub translator: Result<(PathBuf, String, Option<PathBuf>), String>,
     pub wanted: Wanted,
     pub taken: Taken,
     /// What the next module is built with.
@@ -68,8 +69,11 @@ pub(super) struct Capture {
     /// Who is captured.
     pub(super) pids: BTreeMap<u32, Process>,
     pub(super) stacks: Option<Arc<Mutex<Stacks>>>,
+    /// The module that is loaded, or being loaded: whoever ends the capture ends it.
     pub(super) run: Option<Run>,
-    _turn: Turn,
+    /// Sizes of the module that was loaded last.
+    pub(super) used: Option<Sizes>,
+    turn: Option<Turn>,
     pub(super) start_ns: u64,
     pub(super) metered_ns: u64,
     pub(super) cpu_at_start_ns: u64,
@@ -107,7 +111,8 @@ impl Capture {
             pids: BTreeMap::new(),
             stacks: None,
             run: None,
-            _turn: turn,
+            used: None,
+            turn: Some(turn),
             start_ns: 0,
             metered_ns: 0,
             cpu_at_start_ns: 0,
@@ -166,6 +171,7 @@ impl Capture {
 
     /// From now on stacks are as `module` takes them.
     pub(super) fn take(&mut self, module: &Module) {
+        self.used = Some(module.sizes);
         let taken = &mut self.plan.taken;
         taken.slice_ms = module.sizes.slice_ms;
         taken.depth = usize::try_from(module.sizes.depth).unwrap_or(usize::MAX);
@@ -178,18 +184,23 @@ impl Capture {
         let wanted = &self.plan.wanted;
         let folders = tool::folders(&wanted.kernel.0);
         let ready = module::find(&folders, wanted);
-        let Some((stap, version, runtime)) = &self.plan.translator else {
-            return ready.map(|m| (m, Vec::new())).map_err(|why| {
-                let said = format!("there is no stap here, and no module will do: {why}");
-                vec![Finding::new(FindingCode::StapKernelFiles, said)]
-            });
+        let (stap, version, runtime) = match &self.plan.translator {
+            Ok(translator) => translator,
+            Err(none) => {
+                return ready.map(|m| (m, Vec::new())).map_err(|why| {
+                    let said = format!("{none}, and no module will do: {why}");
+                    vec![Finding::new(FindingCode::StapKernelFiles, said)]
+                });
+            }
         };
-        // One that lies here without some of the files is good only where nothing better can be built.
-        match &ready {
-            Ok(module) if module.uncovered.is_empty() => return Ok((module.clone(), Vec::new())),
-            _ => {}
-        }
-        let Some(sizes) = self.plan.settings.sizes(wanted.demand) else {
+        let ready = match ready {
+            Ok(module) => match as_good_as_any(module, &wanted.images).await {
+                Ok(module) => return Ok((module, Vec::new())),
+                Err(module) => Ok(module),
+            },
+            Err(why) => Err(why),
+        };
+        let Some(sizes) = Sizes::of(wanted.demand, &wanted.bounds) else {
             let said = format!(
                 "{} MiB are too little for SystemTap's arrays on {} CPUs",
                 wanted.demand.memory_mb, wanted.demand.cpus
@@ -214,8 +225,14 @@ impl Capture {
 
     pub(super) async fn load(&mut self, module: &Module, ear: Ear) -> Result<(), Vec<Finding>> {
         let loading = Run::load(&self.processes, &self.plan.staprun, module, ear).await;
-        let mut run = loading.map_err(|e| failed(&format!("staprun could not be started: {e}")))?;
-        if !run.is_loaded().await {
+        let run = loading.map_err(|e| failed(&format!("staprun could not be started: {e}")))?;
+        // From here on it is ended with the capture, even if nobody waits for what follows.
+        let is_loaded = self.run.insert(run).is_loaded().await;
+        if self.plan.wanted.unguarded {
+            // It was for this capture alone.
+            let _ = std::fs::remove_file(&module.file);
+        }
+        if !is_loaded && let Some(run) = self.run.take() {
             let ended = run.finish(&self.processes).await;
             let (_, mut findings) = conclude(&ended.ending, ended.diagnosis);
             findings.retain(|f| f.code != FindingCode::StapOutputCut);
@@ -224,14 +241,15 @@ impl Capture {
             }
             return Err(findings);
         }
-        for pid in self.pids.keys() {
-            if let Err(e) = run.tell(&format!("+{pid}")) {
-                self.run = Some(run);
-                return Err(failed(&format!("the module's control file: {e}")));
-            }
-        }
-        self.run = Some(run);
-        Ok(())
+        let tell = |pid: &u32| {
+            self.run
+                .iter()
+                .try_for_each(|run| run.tell(&format!("+{pid}")))
+        };
+        self.pids
+            .keys()
+            .try_for_each(tell)
+            .map_err(|e| failed(&format!("the module's control file: {e}")))
     }
 
     /// Looks who is a target.
@@ -328,9 +346,12 @@ impl Capture {
                 None => true,
             };
             if has_ended {
-                let goes_on = tokio::select! {
-                    goes_on = self.go_on() => goes_on,
-                    _ = &mut *stopped => return,
+                let goes_on = match self.next().await {
+                    Some(next) => tokio::select! {
+                        goes_on = self.climb(next) => goes_on,
+                        _ = &mut *stopped => return,
+                    },
+                    None => false,
                 };
                 if !goes_on {
                     let said = "SystemTap ended before its time";
@@ -373,7 +394,11 @@ impl Capture {
     pub(super) async fn abandon(&mut self) {
         if let Some(run) = self.run.take() {
             run.finish(&self.processes).await;
+            return;
         }
+        // staprun may have been killed while it loaded one. With the turn held, whatever is there is ours.
+        let staprun = self.plan.staprun.clone();
+        let _ = tokio::task::spawn_blocking(move || tool::unload_left(&staprun)).await;
     }
 
     async fn finish(mut self) -> Stopped {
@@ -398,6 +423,7 @@ impl Capture {
         if let Some(stacks) = &self.stacks {
             let stacks = lock(stacks);
             stats.truncated = stacks.truncated;
+            stats.lost = stats.lost.saturating_add(stacks.others);
             findings.extend(stacks.findings().iter().cloned());
         }
         if counts.1 > 0 {
@@ -411,16 +437,52 @@ impl Capture {
     }
 }
 
+impl Drop for Capture {
+    /// What is loaded is ended even where nobody waits for it any more, with the turn held until then.
+    fn drop(&mut self) {
+        let (Some(run), turn) = (self.run.take(), self.turn.take()) else {
+            return;
+        };
+        let processes = Arc::clone(&self.processes);
+        // Without a runtime the agent is at its end, and its keeper unloads.
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move {
+                run.finish(&processes).await;
+                drop(turn);
+            });
+        }
+    }
+}
+
+/// The module with the reasons why it lacks some files, if a new one would lack them too; else as it is. Without this a
+/// file that cannot be in any module would have one built for every capture.
+async fn as_good_as_any(mut module: Module, images: &[MappedImage]) -> Result<Module, Module> {
+    if module.uncovered.is_empty() {
+        return Ok(module);
+    }
+    let images = images.to_vec();
+    let sorted = tokio::task::spawn_blocking(move || build::sorted(&images)).await;
+    let (_, never) = sorted.unwrap_or_default();
+    let mut could_have = false;
+    for (path, why) in &mut module.uncovered {
+        match never.get(path) {
+            Some(reason) => why.clone_from(reason),
+            None => could_have = true,
+        }
+    }
+    if could_have { Err(module) } else { Ok(module) }
+}
+
 /// What of a module weakens the capture before it begins.
-fn told_of(module: &Module) -> Vec<Finding> {
+pub(super) fn told_of(module: &Module) -> Vec<Finding> {
     let mut findings = Vec::new();
     if !module.uncovered.is_empty() {
-        let some: Vec<&str> = module
-            .uncovered
-            .iter()
-            .take(4)
-            .map(String::as_str)
-            .collect();
+        let with_reason = |(path, why): (&String, &String)| match why.is_empty() {
+            true => path.clone(),
+            false => format!("{path}: {why}"),
+        };
+        let some = module.uncovered.iter().take(4).map(with_reason);
+        let some: Vec<String> = some.collect();
         let said = format!(
             "{} files of the targets are not in the module: {}",
             module.uncovered.len(),

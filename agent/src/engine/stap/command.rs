@@ -7,8 +7,9 @@ use super::sizes::Sizes;
 use std::ffi::OsString;
 use std::path::Path;
 
-/// Where the programs are looked for, in this order. Not the caller's PATH: the agent runs as root.
-pub(super) const DIRECTORIES: [&str; 4] = ["/usr/bin", "/usr/sbin", "/bin", "/usr/local/bin"];
+/// The oldest SystemTap whose handlers give their locks back early ("pushdown"). Before, a report while sampling made
+/// every CPU skip samples, so that a built-in probe would say little of the time that it reports.
+pub(super) const OLDEST: (u32, u32) = (4, 4);
 
 /// All that staprun sees of the environment: its words are parsed, so no translation.
 pub(super) const ENVIRONMENT: [(&str, &str); 2] =
@@ -126,7 +127,12 @@ fn number(text: &str) -> Option<(u32, &str)> {
 /// The version that `stap --version` says: `(version 4.8/0.188, Debian version 4.8-2)`.
 pub(super) fn parse_version(text: &str) -> Option<(u32, u32)> {
     let (_, rest) = text.split_once("version ")?;
-    let (major, rest) = number(rest)?;
+    parse_release(rest)
+}
+
+/// A version as it stands in a manifest: `4.8`, and whatever follows.
+pub(super) fn parse_release(text: &str) -> Option<(u32, u32)> {
+    let (major, rest) = number(text)?;
     let (minor, _) = number(rest.strip_prefix('.')?)?;
     Some((major, minor))
 }
@@ -134,7 +140,7 @@ pub(super) fn parse_version(text: &str) -> Option<(u32, u32)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::stap::sizes::Demand;
+    use crate::engine::stap::sizes::{Bounds, Demand};
 
     #[test]
     fn what_is_asked_is_a_list_of_whole_words() {
@@ -147,7 +153,7 @@ mod tests {
             memory_mb: 256,
             cpu_pct: 10,
         };
-        let sizes = Sizes::of(demand).unwrap();
+        let sizes = Sizes::of(demand, &Bounds::NONE).unwrap();
         let images = ["/opt/a b/nginx".to_owned()];
         let kernel = OsString::from("6.1.0-56-amd64");
         let argv = build(&Build {

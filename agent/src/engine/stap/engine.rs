@@ -6,7 +6,7 @@ use super::capture::{Capture, Plan, Told, lock};
 use super::module::{Wanted, require_closed};
 use super::probes::BuiltIn;
 use super::remedy::Settings;
-use super::sizes::Demand;
+use super::sizes::{Bounds, Demand};
 use super::stacks::Taken;
 use super::tool;
 use crate::clock::Clock;
@@ -28,6 +28,8 @@ pub struct StapEngine {
     runtime: Option<PathBuf>,
     may_be_unguarded: bool,
     told: Arc<Mutex<Told>>,
+    /// While it arms: whoever gives up waiting for that finds here what is to be ended.
+    arming: Option<Capture>,
     task: Option<(Orders, JoinHandle<Stopped>)>,
 }
 
@@ -55,6 +57,7 @@ impl StapEngine {
             runtime,
             may_be_unguarded,
             told: Arc::default(),
+            arming: None,
             task: None,
         }
     }
@@ -78,14 +81,20 @@ impl StapEngine {
             })?;
         }
         let kernel = tool::kernel();
-        let translator = tool::translator().filter(|_| tool::has_headers(&kernel.0));
+        let translator = match tool::translator() {
+            Ok(_) if !tool::has_headers(&kernel.0) => {
+                Err(format!("there are no headers of {} here", kernel.0))
+            }
+            Ok((stap, (major, minor))) => {
+                Ok((stap, format!("{major}.{minor}"), self.runtime.clone()))
+            }
+            Err(finding) => Err(finding.evidence),
+        };
         let period_ns = 1_000_000_000 / u64::from(order.sample_hz.max(1));
         let cpus = native::online_cpus().len();
         Ok(Plan {
             staprun,
-            translator: translator.map(|(stap, (major, minor))| {
-                (stap, format!("{major}.{minor}"), self.runtime.clone())
-            }),
+            translator,
             settings: Settings::first(order.sample_hz),
             duration_ms: order.duration_ms,
             may_be_unguarded: self.may_be_unguarded,
@@ -94,6 +103,7 @@ impl StapEngine {
                 kernel,
                 period_ns,
                 demand: Demand::of(order, cpus, cpus),
+                bounds: Bounds::NONE,
                 unguarded: false,
                 images: Vec::new(),
             },
@@ -131,7 +141,11 @@ impl Engine for StapEngine {
             let recorder = Arc::clone(&self.recorder);
             let mut capture = Capture::new(plan, room, recorder, watch, turn);
             capture.told = Arc::clone(&self.told);
-            match capture.arm().await {
+            let outcome = self.arming.insert(capture).arm().await;
+            let Some(mut capture) = self.arming.take() else {
+                return Err(findings);
+            };
+            match outcome {
                 Ok(more) => findings.extend(more),
                 Err(more) => {
                     capture.abandon().await;
@@ -168,6 +182,9 @@ impl Engine for StapEngine {
 
     fn stop(&mut self, _now_ns: u64) -> BoxFuture<'_, Stopped> {
         Box::pin(async move {
+            if let Some(mut capture) = self.arming.take() {
+                capture.abandon().await;
+            }
             let Some((orders, task)) = self.task.take() else {
                 return Stopped::default();
             };

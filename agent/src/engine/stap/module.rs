@@ -5,12 +5,13 @@
 
 use super::command::{self, NAME_BEGINS};
 use super::probes::BuiltIn;
-use super::sizes::{Demand, Sizes};
+use super::sizes::{Bounds, Demand, Sizes};
+use crate::closed;
 use native::MappedImage;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// Where modules lie that were built elsewhere, and where those stay that an installed agent builds.
@@ -36,30 +37,19 @@ pub(super) struct Manifest {
     pub script: String,
     /// Kernel release.
     pub kernel: String,
+    /// Which build of this release (/proc/sys/kernel/version); empty where it was not known: the kernel's own check of
+    /// symbols has to do then.
+    pub build: String,
     /// Version of the stap that built it.
     pub stap: String,
     /// -D and slices.
-    pub sizes: SizesOf,
+    pub sizes: Sizes,
     /// Nanoseconds between two samples.
     pub period_ns: u64,
     /// Files whose unwind data is in it.
     pub images: Vec<ImageOf>,
     /// Hash of the module's file (BLAKE3, hex).
     pub module: String,
-}
-
-/// [`Sizes`] on paper.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct SizesOf {
-    slice_ms: u64,
-    rows: u64,
-    depth: u64,
-    string_bytes: u64,
-    actions: u64,
-    skipped_max: u64,
-    overload_cycles: u64,
-    buffer_mb: u64,
 }
 
 /// One file.
@@ -81,48 +71,20 @@ impl From<&MappedImage> for ImageOf {
     }
 }
 
-impl From<Sizes> for SizesOf {
-    fn from(s: Sizes) -> Self {
-        Self {
-            slice_ms: s.slice_ms,
-            rows: s.rows,
-            depth: s.depth,
-            string_bytes: s.string_bytes,
-            actions: s.actions,
-            skipped_max: s.skipped_max,
-            overload_cycles: s.overload_cycles,
-            buffer_mb: s.buffer_mb,
-        }
-    }
-}
-
-impl From<SizesOf> for Sizes {
-    fn from(s: SizesOf) -> Self {
-        Self {
-            slice_ms: s.slice_ms,
-            rows: s.rows,
-            depth: s.depth,
-            string_bytes: s.string_bytes,
-            actions: s.actions,
-            skipped_max: s.skipped_max,
-            overload_cycles: s.overload_cycles,
-            buffer_mb: s.buffer_mb,
-        }
-    }
-}
-
 /// What a capture needs of a module.
 #[derive(Clone, Debug)]
 pub(super) struct Wanted {
     /// The probe.
     pub probe: BuiltIn,
-    /// The running kernel's release, and its build as /proc/version has it.
+    /// The running kernel's release, and its build (/proc/sys/kernel/version), empty where it is not known.
     pub kernel: (String, String),
     /// Nanoseconds between two samples.
     pub period_ns: u64,
     /// How much will come.
     pub demand: Demand,
-    /// Without the guard against overload; such a module is never taken from a folder.
+    /// What its sizes must keep to, after others were too small or too large.
+    pub bounds: Bounds,
+    /// Without the guard against overload; such a module is never taken from a folder, and has no manifest.
     pub unguarded: bool,
     /// What the targets have mapped.
     pub images: Vec<MappedImage>,
@@ -137,8 +99,8 @@ pub(super) struct Module {
     pub file: PathBuf,
     /// Its sizes.
     pub sizes: Sizes,
-    /// Files of the targets without unwind data in it.
-    pub uncovered: Vec<String>,
+    /// Files of the targets without unwind data in it: their paths, and why where it is known.
+    pub uncovered: BTreeMap<String, String>,
     /// Where it comes from, in words.
     pub from: String,
 }
@@ -165,11 +127,12 @@ impl Wanted {
         format!("{NAME_BEGINS}{}", &hash.finalize().to_hex()[..16])
     }
 
-    /// Whether a module with this manifest will do, and which of the targets' files it has no unwind data of.
+    /// Whether a module with this manifest will do: its sizes as they hold here, and which of the targets' files it has no
+    /// unwind data of.
     ///
     /// # Errors
     /// Why not.
-    pub(super) fn fits(&self, manifest: &Manifest) -> Result<Vec<String>, String> {
+    pub(super) fn fits(&self, manifest: &Manifest) -> Result<(Sizes, Vec<String>), String> {
         if self.unguarded {
             return Err("none without the guard is taken from a folder".to_owned());
         }
@@ -183,27 +146,25 @@ impl Wanted {
         want("version", &manifest.version.to_string(), "1")?;
         want("probe", &manifest.probe, self.probe.name)?;
         want("kernel", &manifest.kernel, &self.kernel.0)?;
+        if !manifest.build.is_empty() && !self.kernel.1.is_empty() {
+            want("kernel's build", &manifest.build, &self.kernel.1)?;
+        }
+        if command::parse_release(&manifest.stap).is_none_or(|v| v < command::OLDEST) {
+            let (major, minor) = command::OLDEST;
+            return Err(format!(
+                "it is of SystemTap {}, and {major}.{minor} is the oldest that will do",
+                manifest.stap
+            ));
+        }
         let script = blake3::hash(self.probe.script().as_bytes()).to_hex();
         want("script", &manifest.script, &script)?;
         let periods = (manifest.period_ns.to_string(), self.period_ns.to_string());
         want("period in ns", &periods.0, &periods.1)?;
-        let sizes = Sizes::from(manifest.sizes);
-        let own = Sizes::of(self.demand).ok_or("nothing fits into the memory budget")?;
-        let bytes = self.demand.array_bytes(sizes.rows, sizes.string_bytes);
-        if bytes > (self.demand.memory_mb << 20) / 2 {
-            return Err(format!("its arrays would take {} MiB here", bytes >> 20));
-        }
-        // A slice of the module's own length must fit into its rows.
-        let needed = own.rows * sizes.slice_ms / own.slice_ms.max(1);
-        if sizes.rows < needed.min(own.rows) {
-            return Err(format!(
-                "it has {} rows, and {needed} are needed",
-                sizes.rows
-            ));
-        }
+        let sizes = self.demand.admits(manifest.sizes, &self.bounds)?;
         let has = |image: &&MappedImage| manifest.images.contains(&ImageOf::from(*image));
         let uncovered = self.images.iter().filter(|i| !has(i));
-        Ok(uncovered.map(|image| image.path.clone()).collect())
+        let uncovered = uncovered.map(|image| image.path.clone()).collect();
+        Ok((sizes, uncovered))
     }
 }
 
@@ -289,7 +250,7 @@ fn manifest(folder: &Path, name: &str) -> Result<Manifest, String> {
 
 fn take(folder: &Path, name: &str, wanted: &Wanted) -> Result<Module, String> {
     let manifest = manifest(folder, name)?;
-    let uncovered = wanted.fits(&manifest)?;
+    let (sizes, uncovered) = wanted.fits(&manifest)?;
     let file = folder.join(format!("{name}.ko"));
     let hash = blake3::hash(&read(&file, BYTES_MAX)?).to_hex();
     if *hash != *manifest.module {
@@ -298,8 +259,8 @@ fn take(folder: &Path, name: &str, wanted: &Wanted) -> Result<Module, String> {
     Ok(Module {
         name: name.to_owned(),
         file,
-        sizes: manifest.sizes.into(),
-        uncovered,
+        sizes,
+        uncovered: uncovered.into_iter().map(|p| (p, String::new())).collect(),
         from: format!("built by stap {}", manifest.stap),
     })
 }
@@ -338,8 +299,9 @@ pub(super) fn write_manifest(
             .to_hex()
             .to_string(),
         kernel: wanted.kernel.0.clone(),
+        build: wanted.kernel.1.clone(),
         stap: stap.to_owned(),
-        sizes: (*sizes).into(),
+        sizes: *sizes,
         period_ns: wanted.period_ns,
         images,
         module: blake3::hash(&module).to_hex().to_string(),
@@ -348,28 +310,24 @@ pub(super) fn write_manifest(
     fs::write(folder.join(format!("{name}.json")), text).map_err(|e| e.to_string())
 }
 
-/// Checks that nobody but root and our own user can put a module, or a runtime's code, into `folder` or the folders above
-/// it: who can write there can run what he likes in the kernel.
+/// Checks that nobody but root and our own user can put a module, or a runtime's code, into `folder`, or another folder
+/// in its place: who can do so can run what he likes in the kernel.
 ///
 /// # Errors
 /// Who can, or that it is no folder.
 pub(super) fn require_closed(folder: &Path) -> io::Result<()> {
-    let me = nix::unistd::geteuid().as_raw();
-    for above in folder.ancestors() {
-        let meta = fs::metadata(above)?;
-        let sticky = meta.mode() & 0o1000 != 0 && above != folder;
-        if !meta.is_dir()
-            || (meta.uid() != 0 && meta.uid() != me)
-            || (meta.mode() & 0o022 != 0 && !sticky)
-        {
-            let said = format!(
-                "{} can be written by others, so nothing of it goes into the kernel",
-                above.display()
-            );
-            return Err(io::Error::new(io::ErrorKind::PermissionDenied, said));
+    closed::require_closed(folder).map_err(no_kernel_code)
+}
+
+/// What it means that a folder is not closed.
+pub(super) fn no_kernel_code(error: io::Error) -> io::Error {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => {
+            let said = format!("{error}, so nothing of it goes into the kernel");
+            io::Error::new(error.kind(), said)
         }
+        _ => error,
     }
-    Ok(())
 }
 
 #[cfg(test)]

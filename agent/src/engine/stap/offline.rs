@@ -4,9 +4,10 @@
 //! into /var/lib/fleetflame/modules of every host with this kernel. Never: a module that says less than what it is of.
 
 use super::build::{self, Builder};
+use super::capture::told_of;
 use super::module::Wanted;
 use super::probes::{ALL, BuiltIn};
-use super::sizes::{Demand, Sizes};
+use super::sizes::{Bounds, Demand, Sizes};
 use super::tool;
 use crate::process::Processes;
 use model::{Finding, FindingCode};
@@ -47,20 +48,11 @@ pub async fn build_offline(
         let said = format!("{} is no built-in probe; they are {names}", asked.probe);
         vec![Finding::new(FindingCode::ProbeUnavailable, said)]
     })?;
-    let (stap, (major, minor)) = tool::translator().ok_or_else(|| match tool::find("stap") {
-        Ok(stap) => vec![Finding::new(
-            FindingCode::EngineUnavailable,
-            format!("{} does not say its version", stap.display()),
-        )],
-        Err(finding) => vec![finding],
-    })?;
-    let release = release(&asked.kernel)
-        .map_err(|said| vec![Finding::new(FindingCode::StapKernelFiles, said)])?;
-    let images: Result<Vec<_>, String> = asked
-        .images
-        .iter()
-        .map(|i| MappedImage::of_file(i))
-        .collect();
+    let (stap, (major, minor)) = tool::translator().map_err(|f| vec![f])?;
+    let kernel_files = |said| vec![Finding::new(FindingCode::StapKernelFiles, said)];
+    let kernel = kernel_of(&asked.kernel).map_err(kernel_files)?;
+    let release = release(&kernel).map_err(kernel_files)?;
+    let images: Result<Vec<_>, String> = asked.images.iter().map(|i| image(i)).collect();
     let images = images.map_err(|said| vec![Finding::new(FindingCode::TargetFile, said)])?;
     let demand = Demand {
         per_second: u64::from(asked.sample_hz),
@@ -71,7 +63,7 @@ pub async fn build_offline(
         memory_mb: u64::from(asked.memory_mb),
         cpu_pct: 10,
     };
-    let sizes = Sizes::of(demand).ok_or_else(|| {
+    let sizes = Sizes::of(demand, &Bounds::NONE).ok_or_else(|| {
         let said = format!(
             "{} MiB are too little for {} CPUs",
             asked.memory_mb, asked.cpus
@@ -83,18 +75,46 @@ pub async fn build_offline(
         kernel: (release, String::new()),
         period_ns: 1_000_000_000 / u64::from(asked.sample_hz.max(1)),
         demand,
+        bounds: Bounds::NONE,
         unguarded: false,
         images,
+    };
+    // stap runs in a folder of its own.
+    let absolute = |path: &Path| {
+        std::path::absolute(path).map_err(|e| {
+            let said = format!("{}: {e}", path.display());
+            vec![Finding::new(FindingCode::StapRunFailed, said)]
+        })
     };
     let builder = Builder {
         stap,
         version: format!("{major}.{minor}"),
-        kernel: asked.kernel.clone().into(),
-        runtime: asked.runtime.clone(),
-        folder: asked.out.clone(),
+        kernel: kernel.into(),
+        runtime: asked.runtime.as_deref().map(absolute).transpose()?,
+        folder: absolute(&asked.out)?,
     };
-    let (module, findings) = build::build(processes, &builder, &wanted, &sizes).await?;
+    let (module, mut findings) = build::build(processes, &builder, &wanted, &sizes).await?;
+    findings.extend(told_of(&module));
     Ok((module.file, findings))
+}
+
+/// A file under the path that the targets have it under.
+fn image(path: &str) -> Result<MappedImage, String> {
+    if !path.starts_with('/') {
+        return Err(format!(
+            "{path}: write the whole path that the targets have mapped, from / on"
+        ));
+    }
+    MappedImage::of_file(path)
+}
+
+/// A release as it is; a folder of build files by its whole path.
+fn kernel_of(kernel: &Path) -> Result<PathBuf, String> {
+    // A word alone is a release, also where a folder of this name is.
+    if kernel.components().count() > 1 || kernel.starts_with(".") {
+        return std::path::absolute(kernel).map_err(|e| format!("{}: {e}", kernel.display()));
+    }
+    Ok(kernel.to_path_buf())
 }
 
 /// The release of a kernel that is given by its build files or by name.
@@ -119,6 +139,19 @@ fn release(kernel: &Path) -> Result<String, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_named_from_the_current_folder_is_found_from_any() {
+        let here = std::env::current_dir().unwrap();
+        assert_eq!(kernel_of(Path::new("./headers")), Ok(here.join("headers")));
+        assert_eq!(kernel_of(Path::new("a/b")), Ok(here.join("a/b")));
+        assert_eq!(kernel_of(Path::new("/a/b")), Ok("/a/b".into()));
+        assert_eq!(
+            kernel_of(Path::new("6.1.0-56-amd64")),
+            Ok("6.1.0-56-amd64".into())
+        );
+        assert!(image("nginx").unwrap_err().contains("from / on"));
+    }
 
     #[test]
     fn a_kernel_is_named_or_its_build_files_name_it() {

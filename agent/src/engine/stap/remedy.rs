@@ -1,18 +1,19 @@
 //! What is tried when SystemTap ended a run by itself. Pure: a ladder.
 //!
-//! In: why it ended, what was set, what may be used up, the host's leave. Out: other settings with the reason and the
+//! In: why it ended, what was set, the sizes of the module that ran, what may be used up, the host's leave. Out: other settings with the reason and the
 //! price, or none. Never: a rung that takes a guard of the kernel's away without the host's leave; DEBUG_UNWIND and
 //! guru mode at all; a rung twice with the same settings.
 //!
 //! ```text
-//! overload            half the rate ─▶ half again ─▶ (only with leave) without the guard
+//! overload            half the rate, reports half as large ─▶ the same again ─▶ (only with leave) without the guard
 //! skipped too many    half the rate ─▶ allow four times as many, and tell the ratio
 //! map full            twice the rows, if they fit ─▶ half the rate
 //! too many actions    four times as many
-//! no memory           half the memory
 //! ```
+//! What is more or less is so than the module that was loaded had, whoever built it: else the same one would be taken
+//! again.
 
-use super::sizes::{Demand, Sizes};
+use super::sizes::{Bounds, Demand, SLICE_MS_MIN, Sizes};
 use model::FindingCode;
 use std::collections::BTreeSet;
 
@@ -28,14 +29,8 @@ const LEFT_MS_MIN: u64 = 2_000;
 pub(super) struct Settings {
     /// Samples a second and CPU.
     pub sample_hz: u64,
-    /// Times the rows.
-    pub rows_factor: u64,
-    /// Times the skipped samples that are allowed.
-    pub skipped_factor: u64,
-    /// Times the statements that a handler may do.
-    pub actions_factor: u64,
-    /// The memory budget is divided by it.
-    pub memory_divisor: u64,
+    /// What the next module's sizes must keep to.
+    pub bounds: Bounds,
     /// Without the runtime's guard against overload.
     pub unguarded: bool,
 }
@@ -54,10 +49,7 @@ impl Settings {
     pub(super) fn first(sample_hz: u32) -> Self {
         Self {
             sample_hz: u64::from(sample_hz.max(1)),
-            rows_factor: 1,
-            skipped_factor: 1,
-            actions_factor: 1,
-            memory_divisor: 1,
+            bounds: Bounds::NONE,
             unguarded: false,
         }
     }
@@ -66,19 +58,13 @@ impl Settings {
     pub(super) fn demand(&self, demand: Demand) -> Demand {
         Demand {
             per_second: self.sample_hz,
-            memory_mb: demand.memory_mb / self.memory_divisor.max(1),
             ..demand
         }
     }
 
     /// The sizes with these; none when they do not fit.
-    pub(super) fn sizes(&self, demand: Demand) -> Option<Sizes> {
-        let demand = self.demand(demand);
-        let mut sizes = Sizes::of(demand)?;
-        sizes.rows *= self.rows_factor;
-        sizes.actions *= self.rows_factor * self.actions_factor;
-        sizes.skipped_max *= self.skipped_factor;
-        demand.fits(&sizes).then_some(sizes)
+    fn sizes(&self, demand: Demand) -> Option<Sizes> {
+        Sizes::of(self.demand(demand), &self.bounds)
     }
 
     /// Nanoseconds between two samples.
@@ -87,33 +73,21 @@ impl Settings {
     }
 }
 
-/// The next rung, after `tries` tries, with `left_ms` of the capture left, of which a build takes `build_ms`.
+/// The next rung, after `tries` tries, with `left_ms` of the capture left, of which a build takes `build_ms`. The module
+/// that was ended had the sizes `used`.
 pub(super) fn next(
     causes: &BTreeSet<FindingCode>,
     settings: Settings,
-    demand: Demand,
+    (demand, used): (Demand, &Sizes),
     (tries, left_ms, build_ms): (u32, u64, u64),
     may_be_unguarded: bool,
 ) -> Option<Step> {
     if tries > RETRIES_MAX || left_ms < build_ms.saturating_add(LEFT_MS_MIN) {
         return None;
     }
-    let slower = || {
-        let sample_hz = settings.sample_hz / 2;
-        (sample_hz >= HZ_MIN).then(|| Step {
-            settings: Settings {
-                sample_hz,
-                ..settings
-            },
-            said: format!(
-                "{sample_hz} Hz instead of {}; half as many samples",
-                settings.sample_hz
-            ),
-        })
-    };
     let has = |code| causes.contains(&code);
     if has(FindingCode::StapOverload) {
-        let unguarded = || {
+        return calmer(settings, used).or_else(|| {
             (may_be_unguarded && !settings.unguarded).then(|| Step {
                 settings: Settings {
                     unguarded: true,
@@ -121,51 +95,90 @@ pub(super) fn next(
                 },
                 said: "without SystemTap's guard against overload, as the host's policy allows; a CPU may be held up".to_owned(),
             })
-        };
-        return slower().or_else(unguarded);
+        });
     }
     if has(FindingCode::StapSkippedTooMany) {
-        let patient = || {
-            (settings.skipped_factor == 1).then(|| Step {
-                settings: Settings {
-                    skipped_factor: 4,
-                    ..settings
-                },
-                said: "four times as many samples may be skipped; shares may be wrong, the ratio is told".to_owned(),
-            })
-        };
         // Half the rate once: what is skipped depends on other things too.
-        return if tries == 1 {
-            slower().or_else(patient)
-        } else {
-            patient()
-        };
+        let first = (tries == 1).then(|| slower(settings)).flatten();
+        return first.or_else(|| more_patient(settings, used));
     }
     if has(FindingCode::StapMapFull) {
-        let more = Settings {
-            rows_factor: settings.rows_factor * 2,
-            ..settings
-        };
-        let roomier = more.sizes(demand).map(|sizes| Step {
-            settings: more,
-            said: format!(
-                "{} rows instead of {}; twice the kernel's memory for them",
-                sizes.rows,
-                sizes.rows / 2
-            ),
-        });
-        return roomier.or_else(slower);
+        return roomier(settings, demand, used).or_else(|| slower(settings));
     }
-    if has(FindingCode::StapMaxAction) && settings.actions_factor == 1 {
+    if has(FindingCode::StapMaxAction) && settings.bounds.actions_min == 0 {
+        let bounds = Bounds {
+            actions_min: used.actions.saturating_mul(4),
+            ..settings.bounds
+        };
         return Some(Step {
-            settings: Settings {
-                actions_factor: 4,
-                ..settings
-            },
+            settings: Settings { bounds, ..settings },
             said: "four times as many statements in one report; it takes a CPU longer".to_owned(),
         });
     }
     None
+}
+
+fn slower(settings: Settings) -> Option<Step> {
+    let sample_hz = settings.sample_hz / 2;
+    (sample_hz >= HZ_MIN).then(|| Step {
+        settings: Settings {
+            sample_hz,
+            ..settings
+        },
+        said: format!(
+            "{sample_hz} Hz instead of {}; half as many samples",
+            settings.sample_hz
+        ),
+    })
+}
+
+/// Half the rate, and reports of half the time: the memory that becomes free must not go into deeper stacks or longer
+/// slices, with which a report would cost what it did.
+fn calmer(settings: Settings, used: &Sizes) -> Option<Step> {
+    let slice_ms_max = (used.slice_ms / 2).max(SLICE_MS_MIN);
+    let bounds = Bounds {
+        slice_ms_max,
+        depth_max: used.depth,
+        ..settings.bounds
+    };
+    slower(settings).map(|step| Step {
+        settings: Settings {
+            bounds,
+            ..step.settings
+        },
+        said: format!("{}, reported every {slice_ms_max} ms", step.said),
+    })
+}
+
+/// Four times as many skipped samples, once.
+fn more_patient(settings: Settings, used: &Sizes) -> Option<Step> {
+    let skipped_min = used.skipped_max.saturating_mul(4);
+    let bounds = Bounds {
+        skipped_min,
+        ..settings.bounds
+    };
+    (settings.bounds.skipped_min == 0).then(|| Step {
+        settings: Settings { bounds, ..settings },
+        said: "four times as many samples may be skipped; shares may be wrong, the ratio is told"
+            .to_owned(),
+    })
+}
+
+/// Twice the rows, where stacks stay as deep.
+fn roomier(settings: Settings, demand: Demand, used: &Sizes) -> Option<Step> {
+    let bounds = Bounds {
+        rows_min: used.rows.saturating_mul(2),
+        ..settings.bounds
+    };
+    let settings = Settings { bounds, ..settings };
+    let sizes = settings.sizes(demand).filter(|s| s.depth >= used.depth)?;
+    Some(Step {
+        settings,
+        said: format!(
+            "{} rows instead of {}; the kernel's memory for them",
+            sizes.rows, used.rows
+        ),
+    })
 }
 
 #[cfg(test)]
@@ -188,14 +201,26 @@ mod tests {
         let causes = BTreeSet::from([cause]);
         let mut steps = Vec::new();
         for tries in 1..10 {
-            let Some(step) = next(&causes, settings, DEMAND, (tries, 60_000, 10_000), leave) else {
+            let used = settings.sizes(DEMAND).unwrap();
+            let time = (tries, 60_000, 10_000);
+            let Some(step) = next(&causes, settings, (DEMAND, &used), time, leave) else {
                 break;
             };
             assert_ne!(step.settings, settings, "a rung that changes nothing");
+            let sizes = step.settings.sizes(DEMAND).unwrap();
+            assert!(
+                sizes != used || step.settings.unguarded,
+                "{cause}: the same module: {step:?}"
+            );
             settings = step.settings;
             steps.push(step);
         }
         steps
+    }
+
+    /// What the module of a first try at this rate has.
+    fn used(sample_hz: u32, demand: Demand) -> Sizes {
+        Settings::first(sample_hz).sizes(demand).unwrap()
     }
 
     #[test]
@@ -212,32 +237,65 @@ mod tests {
         // At the lowest rate, with leave.
         let low = Settings::first(10);
         let causes = BTreeSet::from([Code::StapOverload]);
-        let step = next(&causes, low, DEMAND, (1, 60_000, 0), true).unwrap();
+        let used = used(10, DEMAND);
+        let at = |settings, tries, leave| {
+            next(
+                &causes,
+                settings,
+                (DEMAND, &used),
+                (tries, 60_000, 0),
+                leave,
+            )
+        };
+        let step = at(low, 1, true).unwrap();
         assert!(step.settings.unguarded);
-        assert_eq!(next(&causes, low, DEMAND, (1, 60_000, 0), false), None);
-        assert_eq!(
-            next(&causes, step.settings, DEMAND, (2, 60_000, 0), true),
-            None
-        );
+        assert_eq!(at(low, 1, false), None);
+        assert_eq!(at(step.settings, 2, true), None);
+    }
+
+    #[test]
+    fn an_overload_makes_reports_smaller_even_where_half_the_rate_would_make_room_for_longer_ones()
+    {
+        // Memory bounds the slices here: half the rate alone would double them again, for as many rows as before.
+        let demand = Demand {
+            cpus: 64,
+            running: 8,
+            kernel: true,
+            memory_mb: 1_024,
+            ..DEMAND
+        };
+        let mut settings = Settings::first(99);
+        let half = Settings::first(49).sizes(demand).unwrap();
+        assert!(half.rows * 10 > settings.sizes(demand).unwrap().rows * 9);
+        let causes = BTreeSet::from([Code::StapOverload]);
+        for tries in 1..=2 {
+            let used = settings.sizes(demand).unwrap();
+            let step = next(
+                &causes,
+                settings,
+                (demand, &used),
+                (tries, 60_000, 0),
+                false,
+            )
+            .unwrap();
+            let then = step.settings.sizes(demand).unwrap();
+            assert!(then.rows * 2 <= used.rows, "{used:?} {then:?}");
+            assert!(then.depth <= used.depth && then.slice_ms <= used.slice_ms);
+            settings = step.settings;
+        }
     }
 
     #[test]
     fn skipped_samples_lower_the_rate_once_and_then_are_told() {
         let steps = climb(Code::StapSkippedTooMany, true);
         assert_eq!(steps.len(), 2);
+        let first = &steps[0].settings;
+        assert_eq!((first.sample_hz, first.bounds), (49, Bounds::NONE));
+        let second = &steps[1].settings;
+        let four_times = 4 * first.sizes(DEMAND).unwrap().skipped_max;
         assert_eq!(
-            (
-                steps[0].settings.sample_hz,
-                steps[0].settings.skipped_factor
-            ),
-            (49, 1)
-        );
-        assert_eq!(
-            (
-                steps[1].settings.sample_hz,
-                steps[1].settings.skipped_factor
-            ),
-            (49, 4)
+            (second.sample_hz, second.bounds.skipped_min),
+            (49, four_times)
         );
         assert!(steps[1].said.contains("ratio is told"));
     }
@@ -245,25 +303,34 @@ mod tests {
     #[test]
     fn a_full_map_grows_only_within_the_memory_budget() {
         let step = &climb(Code::StapMapFull, false)[0];
-        assert_eq!(step.settings.rows_factor, 2);
+        assert_eq!(step.settings.bounds.rows_min, 2 * used(99, DEMAND).rows);
         let narrow = Demand {
             memory_mb: 2,
             ..DEMAND
         };
         let causes = BTreeSet::from([Code::StapMapFull]);
-        let step = next(&causes, Settings::first(99), narrow, (1, 60_000, 0), false).unwrap();
+        let first = Settings::first(99);
+        let step = next(
+            &causes,
+            first,
+            (narrow, &used(99, narrow)),
+            (1, 60_000, 0),
+            false,
+        )
+        .unwrap();
         assert_eq!(
-            (step.settings.rows_factor, step.settings.sample_hz),
-            (1, 49)
+            (step.settings.bounds, step.settings.sample_hz),
+            (Bounds::NONE, 49)
         );
     }
 
     #[test]
     fn there_is_an_end_to_trying() {
         let causes = BTreeSet::from([Code::StapOverload]);
-        let first = Settings::first(99);
+        let (first, used) = (Settings::first(99), used(99, DEMAND));
         let at = |tries, left_ms, build_ms| {
-            next(&causes, first, DEMAND, (tries, left_ms, build_ms), true)
+            let time = (tries, left_ms, build_ms);
+            next(&causes, first, (DEMAND, &used), time, true)
         };
         assert!(at(1, 60_000, 10_000).is_some());
         assert!(

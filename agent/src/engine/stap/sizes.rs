@@ -7,6 +7,7 @@
 //! room for the longest string. Two arrays alternate (agent/probes/report.stp), and one holds a slice of time.
 
 use model::CaptureOrder;
+use serde::{Deserialize, Serialize};
 
 /// Bytes of an address as SystemTap prints it, with the space behind it: `0xffffffff81000000 `.
 const ADDRESS_BYTES: u64 = 19;
@@ -15,7 +16,9 @@ const ROW_BYTES: u64 = 64;
 /// Frames that are kept of the kernel's and of the user's stack, the deepest that fits first.
 const DEPTHS: [u64; 5] = [128, 96, 64, 48, 32];
 /// Lengths of a slice in milliseconds, the longest that fits first.
-const SLICES_MS: [u64; 4] = [1_000, 500, 250, 100];
+const SLICES_MS: [u64; 4] = [1_000, 500, 250, SLICE_MS_MIN];
+/// The shortest.
+pub(super) const SLICE_MS_MIN: u64 = 100;
 /// Part of the memory budget that the arrays may take; the rest is for buffers and the agent's own tables.
 const ARRAYS_SHARE: u64 = 2;
 /// And the buffers.
@@ -33,9 +36,14 @@ const BURST: u64 = 4;
 const OVERLOAD_DEFAULT: u64 = 500_000_000;
 /// What a report takes for one row, in cycles, generously: 4 to 20 thousand were seen.
 const REPORT_ROW_CYCLES: u64 = 40_000;
+/// Largest MAXSKIPPED, whatever was expected: a minute of 256 CPUs at the highest rate, and then a retry's four times.
+const SKIPPED_MAX: u64 = 1_000_000;
+/// Largest `staprun -b`, in MiB for each CPU.
+const BUFFER_MB_MAX: u64 = 64;
 
-/// The numbers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The numbers. They stand in a module's manifest by these names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Sizes {
     /// Milliseconds of a slice.
     pub slice_ms: u64,
@@ -74,6 +82,59 @@ pub(super) struct Demand {
     pub cpu_pct: u64,
 }
 
+/// What sizes must keep to because an earlier run with others was ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Bounds {
+    /// Least rows.
+    pub rows_min: u64,
+    /// Least statements.
+    pub actions_min: u64,
+    /// Least samples that may be skipped.
+    pub skipped_min: u64,
+    /// Longest slice, in milliseconds.
+    pub slice_ms_max: u64,
+    /// Deepest stacks.
+    pub depth_max: u64,
+}
+
+impl Bounds {
+    /// None: a first try.
+    pub(super) const NONE: Self = Self {
+        rows_min: 0,
+        actions_min: 0,
+        skipped_min: 0,
+        slice_ms_max: u64::MAX,
+        depth_max: u64::MAX,
+    };
+
+    /// Whether they hold for `sizes`.
+    ///
+    /// # Errors
+    /// Which does not.
+    pub(super) fn hold(&self, sizes: &Sizes) -> Result<(), String> {
+        let at_least = [
+            ("rows", sizes.rows, self.rows_min),
+            ("statements", sizes.actions, self.actions_min),
+            ("skipped samples", sizes.skipped_max, self.skipped_min),
+        ];
+        for (what, has, least) in at_least {
+            if has < least {
+                return Err(format!("it is for {has} {what}, and {least} are needed"));
+            }
+        }
+        let at_most = [
+            ("ms between reports", sizes.slice_ms, self.slice_ms_max),
+            ("frames", sizes.depth, self.depth_max),
+        ];
+        for (what, has, most) in at_most {
+            if has > most {
+                return Err(format!("it is for {has} {what}, and {most} were too many"));
+            }
+        }
+        Ok(())
+    }
+}
+
 impl Demand {
     /// Of an on-CPU order.
     pub(super) fn of(order: &CaptureOrder, cpus: usize, threads: usize) -> Self {
@@ -91,12 +152,54 @@ impl Demand {
 
     /// Bytes that both arrays take.
     pub(super) fn array_bytes(&self, rows: u64, string_bytes: u64) -> u64 {
-        2 * rows * (string_bytes + ROW_BYTES) * (self.cpus + 1)
+        // The numbers may be those of a file.
+        let row = string_bytes.saturating_add(ROW_BYTES);
+        let both = rows.saturating_mul(2).saturating_mul(row);
+        both.saturating_mul(self.cpus + 1)
     }
 
-    /// Whether arrays of these sizes keep to their part of the memory budget.
-    pub(super) fn fits(&self, sizes: &Sizes) -> bool {
-        self.array_bytes(sizes.rows, sizes.string_bytes) <= (self.memory_mb << 20) / ARRAYS_SHARE
+    /// What they may take.
+    fn array_bytes_max(&self) -> u64 {
+        (self.memory_mb << 20) / ARRAYS_SHARE
+    }
+
+    /// Most MiB for each CPU's buffer.
+    fn buffer_mb_max(&self) -> u64 {
+        (self.memory_mb / BUFFERS_SHARE / self.cpus).clamp(1, BUFFER_MB_MAX)
+    }
+
+    /// Whether a module of these sizes, which may have been built for another machine, keeps to this one's budgets: the
+    /// sizes as they hold here.
+    ///
+    /// # Errors
+    /// What does not fit.
+    pub(super) fn admits(&self, sizes: Sizes, bounds: &Bounds) -> Result<Sizes, String> {
+        let own = Sizes::of(*self, bounds).ok_or("nothing fits into the memory budget")?;
+        let bytes = self.array_bytes(sizes.rows, sizes.string_bytes);
+        if bytes > self.array_bytes_max() {
+            return Err(format!("its arrays would take {} MiB here", bytes >> 20));
+        }
+        bounds.hold(&sizes)?;
+        // A slice of the module's own length must fit into its rows.
+        let needed = own.rows.saturating_mul(sizes.slice_ms) / own.slice_ms.max(1);
+        if sizes.rows < needed.min(own.rows) {
+            return Err(format!(
+                "it has {} rows, and {needed} are needed",
+                sizes.rows
+            ));
+        }
+        let limits = [
+            ("cycles for probes", sizes.overload_cycles, OVERLOAD_DEFAULT),
+            ("skipped samples", sizes.skipped_max, SKIPPED_MAX),
+        ];
+        for (what, allows, most) in limits {
+            if allows > most {
+                return Err(format!("it allows {allows} {what}, more than {most}"));
+            }
+        }
+        // No part of the module: staprun is told.
+        let buffer_mb = sizes.buffer_mb.clamp(1, self.buffer_mb_max());
+        Ok(Sizes { buffer_mb, ..sizes })
     }
 
     fn string_bytes(&self, depth: u64) -> u64 {
@@ -107,16 +210,18 @@ impl Demand {
 }
 
 impl Sizes {
-    /// The deepest stacks and the longest slices that fit; none when nothing does.
-    pub(super) fn of(demand: Demand) -> Option<Self> {
-        let memory = (demand.memory_mb << 20) / ARRAYS_SHARE;
+    /// The deepest stacks and the longest slices that fit and are within the bounds; none when nothing does.
+    pub(super) fn of(demand: Demand, bounds: &Bounds) -> Option<Self> {
+        let memory = demand.array_bytes_max();
         let rows_of = |slice_ms: u64| {
             let samples = (demand.per_second * demand.running * slice_ms).div_ceil(1_000);
-            (samples * SPARE).max(64)
+            (samples * SPARE).max(64).max(bounds.rows_min)
         };
+        let slices = SLICES_MS.iter().filter(|ms| **ms <= bounds.slice_ms_max);
         let choices = DEPTHS
             .iter()
-            .flat_map(|depth| SLICES_MS.iter().map(move |slice| (*depth, *slice)));
+            .filter(|depth| **depth <= bounds.depth_max)
+            .flat_map(|depth| slices.clone().map(move |slice| (*depth, *slice)));
         let fits = |(depth, slice_ms): &(u64, u64)| {
             demand.array_bytes(rows_of(*slice_ms), demand.string_bytes(*depth)) <= memory
         };
@@ -124,20 +229,22 @@ impl Sizes {
         let rows = rows_of(slice_ms);
         let string_bytes = demand.string_bytes(depth);
         let expected = demand.per_second * demand.running * demand.duration_ms / 1_000;
-        let buffers_mb = demand.memory_mb / BUFFERS_SHARE / demand.cpus;
         let report_mb = (rows * string_bytes).div_ceil(1 << 20) + 1;
         Some(Self {
             slice_ms,
             rows,
             depth,
             string_bytes,
-            actions: rows * ACTIONS_A_ROW + 1_000,
+            actions: (rows * ACTIONS_A_ROW + 1_000).max(bounds.actions_min),
             // One in twenty; above one in fifty the result is marked.
-            skipped_max: (expected / 20).max(100),
+            skipped_max: (expected / 20)
+                .max(100)
+                .max(bounds.skipped_min)
+                .min(SKIPPED_MAX),
             overload_cycles: (OVERLOAD_INTERVAL * demand.cpu_pct * BURST / 100)
                 .max(rows * REPORT_ROW_CYCLES)
                 .min(OVERLOAD_DEFAULT),
-            buffer_mb: report_mb.clamp(1, buffers_mb.clamp(1, 64)),
+            buffer_mb: report_mb.clamp(1, demand.buffer_mb_max()),
         })
     }
 
@@ -184,7 +291,7 @@ mod tests {
 
     #[test]
     fn a_small_machine_gets_deep_stacks_and_long_slices() {
-        let sizes = Sizes::of(demand(2, 2, 256)).unwrap();
+        let sizes = Sizes::of(demand(2, 2, 256), &Bounds::NONE).unwrap();
         assert_eq!((sizes.depth, sizes.slice_ms), (128, 1_000));
         assert!(sizes.string_bytes > 128 * 2 * ADDRESS_BYTES);
         assert!(sizes.rows >= 2 * 99 * 2);
@@ -196,7 +303,7 @@ mod tests {
             for running in [1, 4, cpus] {
                 for memory_mb in [1, 16, 64, 256, 4_096] {
                     let demand = demand(cpus, running, memory_mb);
-                    let Some(sizes) = Sizes::of(demand) else {
+                    let Some(sizes) = Sizes::of(demand, &Bounds::NONE) else {
                         continue;
                     };
                     let bytes = demand.array_bytes(sizes.rows, sizes.string_bytes);
@@ -213,15 +320,120 @@ mod tests {
                 }
             }
         }
-        assert!(Sizes::of(demand(256, 256, 1)).is_none());
+        assert!(Sizes::of(demand(256, 256, 1), &Bounds::NONE).is_none());
     }
 
     #[test]
     fn many_cpus_make_slices_shorter_before_stacks() {
-        let sizes = Sizes::of(demand(64, 64, 1_024)).unwrap();
+        let sizes = Sizes::of(demand(64, 64, 1_024), &Bounds::NONE).unwrap();
         assert!(sizes.slice_ms < 1_000, "{sizes:?}");
         // Eight workers on sixty-four CPUs need no more rows than on eight.
-        let few = Sizes::of(demand(64, 8, 1_024)).unwrap();
+        let few = Sizes::of(demand(64, 8, 1_024), &Bounds::NONE).unwrap();
         assert!(few.rows < sizes.rows * 2 && few.slice_ms >= sizes.slice_ms);
+    }
+
+    #[test]
+    fn bounds_change_the_sizes_and_are_told_where_they_do_not_hold() {
+        let demand = demand(2, 2, 256);
+        let first = Sizes::of(demand, &Bounds::NONE).unwrap();
+        let bounds = Bounds {
+            rows_min: first.rows * 2,
+            actions_min: first.actions * 4,
+            skipped_min: first.skipped_max * 4,
+            slice_ms_max: first.slice_ms / 2,
+            depth_max: 96,
+        };
+        let then = Sizes::of(demand, &bounds).unwrap();
+        let expected = Sizes {
+            slice_ms: first.slice_ms / 2,
+            rows: first.rows * 2,
+            depth: 96,
+            actions: first.actions * 4,
+            skipped_max: first.skipped_max * 4,
+            ..then
+        };
+        assert_eq!(then, expected);
+        assert_eq!(bounds.hold(&then), Ok(()));
+        assert!(bounds.hold(&first).unwrap_err().contains("rows"));
+        for bounds in [
+            Bounds {
+                actions_min: first.actions + 1,
+                ..Bounds::NONE
+            },
+            Bounds {
+                skipped_min: first.skipped_max + 1,
+                ..Bounds::NONE
+            },
+            Bounds {
+                slice_ms_max: first.slice_ms - 1,
+                ..Bounds::NONE
+            },
+            Bounds {
+                depth_max: first.depth - 1,
+                ..Bounds::NONE
+            },
+        ] {
+            assert!(bounds.hold(&first).is_err(), "{bounds:?}");
+            assert!(demand.admits(first, &bounds).is_err(), "{bounds:?}");
+        }
+    }
+
+    #[test]
+    fn a_file_s_numbers_are_held_against_this_machine() {
+        let demand = demand(2, 2, 256);
+        let sizes = Sizes::of(demand, &Bounds::NONE).unwrap();
+        let admits = |sizes| demand.admits(sizes, &Bounds::NONE);
+        assert_eq!(admits(sizes), Ok(sizes));
+        let huge = u64::MAX;
+        for (words, sizes) in [
+            (
+                "MiB here",
+                Sizes {
+                    rows: huge,
+                    ..sizes
+                },
+            ),
+            (
+                "MiB here",
+                Sizes {
+                    string_bytes: huge,
+                    ..sizes
+                },
+            ),
+            (
+                "are needed",
+                Sizes {
+                    slice_ms: huge,
+                    rows: 64,
+                    ..sizes
+                },
+            ),
+            (
+                "cycles",
+                Sizes {
+                    overload_cycles: OVERLOAD_DEFAULT + 1,
+                    ..sizes
+                },
+            ),
+            (
+                "skipped",
+                Sizes {
+                    skipped_max: huge,
+                    ..sizes
+                },
+            ),
+        ] {
+            let why = admits(sizes).unwrap_err();
+            assert!(why.contains(words), "{words}: {why}");
+        }
+        let buffer_mb = |asked| {
+            admits(Sizes {
+                buffer_mb: asked,
+                ..sizes
+            })
+            .unwrap()
+            .buffer_mb
+        };
+        assert_eq!((buffer_mb(0), buffer_mb(4_095)), (1, 16));
     }
 }

@@ -58,7 +58,7 @@ pub(super) struct Stacks {
     /// The host's clock at the start and at the last mark, in milliseconds.
     began_ms: Option<u64>,
     marked_ms: u64,
-    /// Stacks of others than the targets.
+    /// Samples of others than the targets, which are nobody's: they count as lost.
     pub others: u64,
     /// Stacks that did not reach their root.
     pub truncated: u64,

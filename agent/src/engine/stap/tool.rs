@@ -5,6 +5,7 @@
 
 use super::command;
 use super::module;
+use crate::engine::program;
 use crate::process::ask;
 use model::host::EngineReport;
 use model::job::{Event, Probe};
@@ -12,7 +13,7 @@ use model::{Finding, FindingCode};
 use nix::fcntl::{Flock, FlockArg};
 use std::ffi::OsString;
 use std::fs::File;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -24,49 +25,49 @@ const UNLOAD: Duration = Duration::from_secs(4);
 const LOCK: &str = "/run/fleetflame-stap.lock";
 /// The only folder from which members of stapusr alone may load: below /lib/modules/RELEASE.
 const BLESSED: &str = "systemtap";
+/// include/uapi/linux/capability.h.
+const CAP_SYS_MODULE: u32 = 16;
 
-/// A program by name.
+/// A program of SystemTap by name.
 ///
 /// # Errors
-/// `engine-unavailable` with where it was looked for, or why it is not trusted.
-pub(super) fn find(program: &str) -> Result<PathBuf, Finding> {
-    let candidates = command::DIRECTORIES.map(|dir| Path::new(dir).join(program));
-    let me = nix::unistd::geteuid().as_raw();
-    let mut why = format!(
-        "there is no {program} in {}",
-        command::DIRECTORIES.join(", ")
-    );
-    for path in candidates {
-        let Ok(meta) = std::fs::metadata(&path) else {
-            continue;
-        };
-        if !meta.is_file() || meta.mode() & 0o111 == 0 {
-            continue;
-        }
-        if (meta.uid() != 0 && meta.uid() != me) || meta.mode() & 0o022 != 0 {
-            why = format!(
-                "{} can be written by others than root, so it is not run",
-                path.display()
-            );
-            continue;
-        }
-        return Ok(path);
-    }
-    Err(Finding::new(FindingCode::EngineUnavailable, why).with_remedy(
-        "Install systemtap-runtime (staprun), and systemtap with the kernel's headers where modules are built (docs/systemtap.md), or use --engine native.",
-    ))
+/// As [`program::find`].
+pub(super) fn find(name: &str) -> Result<PathBuf, Finding> {
+    let install = "Install systemtap-runtime (staprun), and systemtap with the kernel's headers where modules are built (docs/systemtap.md), or use --engine native.";
+    program::find(name, install)
 }
 
-/// stap, if it is there, with its version.
-pub(super) fn translator() -> Option<(PathBuf, (u32, u32))> {
-    let stap = find("stap").ok()?;
+/// stap with its version, if one is there that will do.
+///
+/// # Errors
+/// `engine-unavailable`: there is none, or it is too old.
+pub(super) fn translator() -> Result<(PathBuf, (u32, u32)), Finding> {
+    let stap = find("stap")?;
     let argv = [OsString::from(&stap), "--version".into()];
-    let answer = ask(&argv, &command::ENVIRONMENT, true, VERSION).ok()?;
-    let version = command::parse_version(&format!("{}{}", answer.stdout, answer.stderr))?;
-    Some((stap, version))
+    let answer = ask(&argv, &command::ENVIRONMENT, true, VERSION);
+    let version = answer
+        .ok()
+        .and_then(|a| command::parse_version(&format!("{}{}", a.stdout, a.stderr)));
+    new_enough(&stap, version).map(|version| (stap, version))
 }
 
-/// The running kernel: its release, and its build as /proc/version says.
+fn new_enough(stap: &Path, version: Option<(u32, u32)>) -> Result<(u32, u32), Finding> {
+    let (major, minor) = command::OLDEST;
+    let said = match version {
+        Some(version) if version >= command::OLDEST => return Ok(version),
+        Some((has, point)) => format!(
+            "{} is SystemTap {has}.{point}, and {major}.{minor} is the oldest that will do",
+            stap.display()
+        ),
+        None => format!("{} does not say its version", stap.display()),
+    };
+    let remedy = format!(
+        "Install SystemTap {major}.{minor} or newer, have modules built elsewhere (docs/systemtap.md), or use --engine native."
+    );
+    Err(Finding::new(FindingCode::EngineUnavailable, said).with_remedy(remedy))
+}
+
+/// The running kernel: its release, and which build of it.
 pub(super) fn kernel() -> (String, String) {
     let read = |path: &str| {
         std::fs::read_to_string(path)
@@ -74,7 +75,10 @@ pub(super) fn kernel() -> (String, String) {
             .trim()
             .to_owned()
     };
-    (read("/proc/sys/kernel/osrelease"), read("/proc/version"))
+    (
+        read("/proc/sys/kernel/osrelease"),
+        read("/proc/sys/kernel/version"),
+    )
 }
 
 /// Where modules may lie, in the order in which they are looked for.
@@ -97,15 +101,47 @@ pub(super) fn lockdown() -> Option<Finding> {
     })
 }
 
-/// Whether the agent's user may load modules at all: root, or a member of stapdev, stapsys or stapusr.
-fn may_load() -> bool {
-    if nix::unistd::geteuid().is_root() {
-        return true;
+/// What decides whether staprun may load a module for us.
+#[derive(Clone, Copy, Debug)]
+struct Rights {
+    is_root: bool,
+    /// A member of stapdev, stapsys or stapusr.
+    is_member: bool,
+    /// Root's programs have CAP_SYS_MODULE here.
+    has_module: bool,
+    /// setuid has no effect.
+    is_fixed: bool,
+}
+
+impl Rights {
+    fn own() -> Self {
+        let of = |name| nix::unistd::Group::from_name(name).ok().flatten();
+        let groups = nix::unistd::getgroups().unwrap_or_default();
+        let mut known = ["stapdev", "stapsys", "stapusr"].into_iter().filter_map(of);
+        Self {
+            is_root: nix::unistd::geteuid().is_root(),
+            is_member: known.any(|group| groups.contains(&group.gid)),
+            has_module: native::root_would_have(CAP_SYS_MODULE),
+            is_fixed: native::no_new_privileges(),
+        }
     }
-    let of = |name| nix::unistd::Group::from_name(name).ok().flatten();
-    let groups = nix::unistd::getgroups().unwrap_or_default();
-    let known = ["stapdev", "stapsys", "stapusr"].into_iter().filter_map(of);
-    known.into_iter().any(|group| groups.contains(&group.gid))
+
+    /// Why it may not.
+    fn lack(self) -> Option<&'static str> {
+        if !self.is_root && !self.is_member {
+            return Some(
+                "the agent runs without root's rights, and its user is in none of stapdev, stapsys, stapusr",
+            );
+        }
+        if !self.is_root && self.is_fixed {
+            return Some(
+                "setuid programs have no effect for the agent (NoNewPrivileges), and staprun is one",
+            );
+        }
+        (!self.has_module).then_some(
+            "CAP_SYS_MODULE is not in the agent's bounding set, so that not even root's programs may load a module",
+        )
+    }
 }
 
 /// Whether what modules are built from is there for the running kernel.
@@ -201,8 +237,7 @@ pub(in crate::engine) fn survey() -> EngineReport {
     if let Err(finding) = find("staprun") {
         return no(finding.evidence.clone(), vec![finding]);
     }
-    if !may_load() {
-        let said = "the agent runs without root's rights, and its user is in none of stapdev, stapsys, stapusr";
+    if let Some(said) = Rights::own().lack() {
         let finding = Finding::new(FindingCode::StapNotPermitted, said);
         return no(said.to_owned(), vec![finding]);
     }
@@ -214,17 +249,17 @@ pub(in crate::engine) fn survey() -> EngineReport {
     let translator = translator();
     let headers = has_headers(&kernel);
     let how = match (&translator, headers) {
-        (Some((_, (major, minor))), true) => format!("stap {major}.{minor}, headers of {kernel}"),
-        (Some((_, (major, minor))), false) => {
+        (Ok((_, (major, minor))), true) => format!("stap {major}.{minor}, headers of {kernel}"),
+        (Ok((_, (major, minor))), false) => {
             format!("stap {major}.{minor} without headers of {kernel}")
         }
-        (None, _) => "staprun only".to_owned(),
+        (Err(why), _) => format!("staprun only ({})", why.evidence),
     };
     let mut how = format!("{how}, {modules} modules for this kernel");
     if !against.is_empty() {
         how.push_str(&format!(" ({})", against.join("; ")));
     }
-    if modules == 0 && !(translator.is_some() && headers) {
+    if modules == 0 && !(translator.is_ok() && headers) {
         let said = format!("nothing to build a module from: {how}");
         let finding = Finding::new(FindingCode::StapKernelFiles, said.clone());
         return no(said, vec![finding]);
@@ -253,6 +288,70 @@ mod tests {
             ("ff_aaaaaaaaaaaaaaaa".to_owned(), true),
         ];
         assert_eq!(seen, expected);
+    }
+
+    #[test]
+    fn who_may_not_load_a_module_is_told_why() {
+        let root = Rights {
+            is_root: true,
+            is_member: false,
+            has_module: true,
+            is_fixed: true,
+        };
+        let member = Rights {
+            is_root: false,
+            is_member: true,
+            has_module: true,
+            is_fixed: false,
+        };
+        assert_eq!((root.lack(), member.lack()), (None, None));
+        for (rights, words) in [
+            (
+                Rights {
+                    has_module: false,
+                    ..root
+                },
+                "CAP_SYS_MODULE",
+            ),
+            (
+                Rights {
+                    has_module: false,
+                    ..member
+                },
+                "CAP_SYS_MODULE",
+            ),
+            (
+                Rights {
+                    is_fixed: true,
+                    ..member
+                },
+                "NoNewPrivileges",
+            ),
+            (
+                Rights {
+                    is_member: false,
+                    ..member
+                },
+                "stapusr",
+            ),
+        ] {
+            assert!(rights.lack().unwrap().contains(words), "{rights:?}");
+        }
+    }
+
+    #[test]
+    fn an_old_systemtap_builds_nothing() {
+        let stap = Path::new("/usr/bin/stap");
+        assert_eq!(new_enough(stap, Some((4, 4))).unwrap(), (4, 4));
+        assert_eq!(new_enough(stap, Some((5, 1))).unwrap(), (5, 1));
+        for (version, words) in [
+            (Some((4, 3)), "4.3, and 4.4 is the oldest"),
+            (Some((2, 9)), "2.9"),
+            (None, "does not say"),
+        ] {
+            let finding = new_enough(stap, version).unwrap_err();
+            assert!(finding.evidence.contains(words), "{finding}");
+        }
     }
 
     #[test]
