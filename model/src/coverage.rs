@@ -3,7 +3,7 @@
 //! In: what agents and the dispatcher saw. Out: the manifest of a run and the one line that stands
 //! on every picture. Never: a loss that is left out because it looks bad.
 
-use crate::finding::Finding;
+use crate::finding::{Finding, FindingCode};
 use serde::{Deserialize, Serialize};
 
 /// How a host came out of the run.
@@ -113,6 +113,16 @@ pub struct Coverage {
 }
 
 impl Coverage {
+    /// Hosts whose shares may be wrong, since too many samples were skipped there, and not evenly.
+    fn biased(&self) -> impl Iterator<Item = &str> {
+        let skipped = |host: &&str| {
+            self.findings
+                .iter()
+                .any(|f| f.code == FindingCode::StapBiased && f.host.as_deref() == Some(*host))
+        };
+        self.hosts.keys().map(String::as_str).filter(skipped)
+    }
+
     /// The line that stands on every picture.
     #[must_use]
     pub fn line(&self) -> String {
@@ -132,6 +142,13 @@ impl Coverage {
             "{} % of samples lost",
             percent(lost, taken.saturating_add(lost))
         ));
+        let biased: Vec<&str> = self.biased().collect();
+        if let [first, more @ ..] = &biased[..] {
+            parts.push(match more.len() {
+                0 => format!("BIASED on {first}"),
+                n => format!("BIASED on {first} and {n} more"),
+            });
+        }
         let partial = self
             .hosts
             .values()
@@ -200,6 +217,29 @@ mod tests {
             coverage.line(),
             "1 of 2 hosts, 0.1 % of samples lost, by native A"
         );
+    }
+
+    #[test]
+    fn hosts_whose_shares_may_be_wrong_are_named() {
+        let mut coverage = Coverage::default();
+        for name in ["a", "b", "c"] {
+            let host = HostCoverage {
+                captured: true,
+                engine: "stap".into(),
+                ..Default::default()
+            };
+            coverage.hosts.insert(name.into(), host);
+        }
+        let finding = |host| Finding::new(FindingCode::StapBiased, "9 of 100").on(host);
+        coverage.findings.push(finding("b"));
+        let line = coverage.line();
+        assert!(line.contains("lost, BIASED on b, by stap"), "{line}");
+        coverage.findings.push(finding("c"));
+        let line = coverage.line();
+        assert!(line.contains("BIASED on b and 1 more,"), "{line}");
+        // Another host's finding is none of this part.
+        coverage.hosts.retain(|name, _| name == "a");
+        assert!(!coverage.line().contains("BIASED"));
     }
 
     #[test]

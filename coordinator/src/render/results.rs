@@ -153,6 +153,8 @@ fn only(coverage: &Coverage, host: &str) -> Coverage {
     if let Some(host_coverage) = coverage.hosts.get(host) {
         one.hosts.insert(host.to_owned(), host_coverage.clone());
     }
+    let of_host = |f: &&Finding| f.host.as_deref() == Some(host);
+    one.findings = coverage.findings.iter().filter(of_host).cloned().collect();
     one
 }
 

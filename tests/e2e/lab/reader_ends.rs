@@ -59,7 +59,8 @@ fn a_module_outlives_its_reader_and_is_taken_up_or_thrown_away() -> Result<()> {
         output.status,
         output.stderr()
     );
-    ensure!(count(&output.stdout())? > 0, "no samples");
+    // SystemTap 4.8 can lose the end of what a second reader gives (last_bytes.stp), and ends with 0 all the same.
+    ensure!(counted(&output.stdout()) > 0, "no samples");
     ensure!(guest.modules()?.is_empty(), "{:?}", guest.modules()?);
     // Detached: a clean end that leaves the module, too. It can be thrown away once.
     let recording = Case::named("sigquit")?.run(guest, lab.kit)?;
@@ -149,6 +150,14 @@ fn require_orphan(guest: &Guest) -> Result<()> {
 
 fn samples(recording: &Recording) -> Result<u64> {
     count(&recording.stdout()).with_context(|| format!("it says: {}", recording.stderr()))
+}
+
+/// The samples of an output's whole lines.
+fn counted(output: &str) -> u64 {
+    let whole = output.rsplit_once('\n').map_or("", |(lines, _)| lines);
+    let stacks = whole.lines().filter(|line| line.starts_with("0x"));
+    let count = |line: &str| line.rsplit_once('\t')?.1.trim().parse::<u64>().ok();
+    stacks.filter_map(count).sum()
 }
 
 /// The samples of a whole output.
