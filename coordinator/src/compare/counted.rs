@@ -100,11 +100,8 @@ pub fn count(profile: &Profile, per: Per, wanted: Wanted) -> Option<Counted> {
             }
             sums.give(block, &mut host, per);
         }
-        host.sample = if per == Per::Share {
-            1.0
-        } else {
-            ratio(value, samples)
-        };
+        // Exactly 1 where samples themselves are counted.
+        host.sample = ratio(value, samples);
         host.values.iter_mut().for_each(joined);
         if host.sample <= 0.0 || host.weight() <= 0.0 {
             counted.without_samples.push(name.to_owned());

@@ -3,12 +3,13 @@
 
 use super::Per;
 use super::counted::{Feature, Wanted};
-use model::profile::{Frame, FrameId, NodeId, Profile, ROOT, SeriesId};
+use model::profile::{Frame, FrameId, Measure, NodeId, Profile, ROOT, SeriesId};
 use statistics::{Host, ratio};
 use std::collections::{BTreeMap, HashMap};
 
-/// Features below these bounds on every host say nothing.
-const SAMPLES_MIN: f64 = 8.0;
+/// Features below these bounds on every host say nothing: samples, and the part of all samples or of
+/// all that is shown, whichever is larger.
+const SAMPLES_MIN: u64 = 8;
 const SHARE_MIN: f64 = 0.002;
 /// Most features of a kind, the largest.
 const FEATURES_MAX: usize = 1_500;
@@ -45,48 +46,53 @@ impl Features {
         // the sum, by which chains of nodes with one callee are known.
         let mut node_best = vec![(0.0_f64, 0.0_f64); nodes.len()];
         let mut best: BTreeMap<(&str, bool), f64> = BTreeMap::new();
-        let mut inclusive = vec![0_u64; nodes.len()];
+        // Samples, and what is shown: of few long waits the first is little and the second is not.
+        let shown = Measure::shown(&profile.measures).0;
+        let mut inclusive = vec![(0_u64, 0_u64); nodes.len()];
         for series in hosts.values() {
-            inclusive.fill(0);
+            inclusive.fill((0, 0));
             for id in series {
                 for (node, values) in profile.totals.get(id).into_iter().flatten() {
-                    inclusive[node.0 as usize] += values[0];
+                    add(&mut inclusive[node.0 as usize], (values[0], values[shown]));
                 }
             }
-            let own: Vec<u64> = match wanted {
+            let own: Vec<(u64, u64)> = match wanted {
                 Wanted::Places => Vec::new(),
                 Wanted::Functions => inclusive.clone(),
             };
             for id in (1..nodes.len()).rev() {
-                inclusive[nodes[id].parent.0 as usize] += inclusive[id];
+                let here = inclusive[id];
+                add(&mut inclusive[nodes[id].parent.0 as usize], here);
             }
-            let whole = inclusive[0] as f64;
-            let enough = |n: f64| {
-                let big = n >= SAMPLES_MIN && n >= whole * SHARE_MIN;
-                if big { ratio(n, whole) } else { 0.0 }
+            let whole = inclusive[0];
+            let enough = |(samples, shown): (u64, u64)| {
+                let part = ratio(samples as f64, whole.0 as f64);
+                let part = part.max(ratio(shown as f64, whole.1 as f64));
+                let big = samples >= SAMPLES_MIN && part >= SHARE_MIN;
+                if big { part } else { 0.0 }
             };
             if wanted == Wanted::Places {
                 for (best, n) in node_best.iter_mut().zip(&inclusive) {
-                    best.0 = best.0.max(enough(*n as f64));
-                    best.1 += *n as f64;
+                    best.0 = best.0.max(enough(*n));
+                    best.1 += n.0 as f64;
                 }
                 continue;
             }
-            let mut sums: HashMap<(&str, bool), u64> = HashMap::new();
-            for id in (1..nodes.len()).filter(|id| inclusive[*id] > 0) {
+            let mut sums: HashMap<(&str, bool), (u64, u64)> = HashMap::new();
+            for id in (1..nodes.len()).filter(|id| inclusive[*id] != (0, 0)) {
                 let frame = nodes[id].frame;
                 let Some(label) = labels.get(frame.0 as usize) else {
                     continue;
                 };
-                if own[id] > 0 {
-                    *sums.entry((label, false)).or_default() += own[id];
+                if own[id] != (0, 0) {
+                    add(sums.entry((label, false)).or_default(), own[id]);
                 }
                 if !stands_above(profile, id, frame) {
-                    *sums.entry((label, true)).or_default() += inclusive[id];
+                    add(sums.entry((label, true)).or_default(), inclusive[id]);
                 }
             }
             for (key, n) in sums {
-                let part = enough(n as f64);
+                let part = enough(n);
                 if part > 0.0 {
                     let slot = best.entry(key).or_default();
                     *slot = slot.max(part);
@@ -149,6 +155,11 @@ impl Features {
         }
         self.callers = vec![None; self.list.len()];
     }
+}
+
+/// Adds samples and what is shown; hostile values stay at the largest number.
+fn add(sum: &mut (u64, u64), more: (u64, u64)) {
+    *sum = (sum.0.saturating_add(more.0), sum.1.saturating_add(more.1));
 }
 
 /// Whether the same frame stands among the callers of node `id`.

@@ -3,7 +3,7 @@
 //! counted twice.
 
 use super::HostDifference;
-use model::profile::{Frame, FrameId, NodeId, Profile, ROOT, share};
+use model::profile::{Frame, FrameId, Measure, NodeId, Profile, ROOT, share};
 
 /// The labels of the stack down to a node, root first.
 pub(super) fn path(profile: &Profile, node: NodeId) -> Vec<String> {
@@ -11,9 +11,12 @@ pub(super) fn path(profile: &Profile, node: NodeId) -> Vec<String> {
     profile.tree.stack(node).iter().filter_map(label).collect()
 }
 
-/// A host's entry with the shares of samples at `node`, or of the frame there wherever it stands.
+/// A host's entry with the shares at `node`, or of the frame there wherever it stands: of samples, of
+/// waits by their length.
 pub(super) fn shares(profile: &Profile, host: &str, node: Option<NodeId>) -> HostDifference {
+    let shown = Measure::shown(&profile.measures).0;
     let values = |of_host: bool| {
+        let mut samples = 0_u64;
         let mut values = vec![0_u64; profile.tree.len()];
         for (id, totals) in &profile.totals {
             let ours = profile
@@ -22,12 +25,13 @@ pub(super) fn shares(profile: &Profile, host: &str, node: Option<NodeId>) -> Hos
                 .is_some_and(|s| (s.host == host) == of_host);
             for (node, row) in totals.iter().filter(|_| ours) {
                 let sum = &mut values[node.0 as usize];
-                *sum = sum.saturating_add(row[0]);
+                *sum = sum.saturating_add(row[shown]);
+                samples = samples.saturating_add(row[0]);
             }
         }
-        values
+        (values, samples)
     };
-    let (own, rest) = (values(true), values(false));
+    let ((own, samples_host), (rest, samples_rest)) = (values(true), values(false));
     let sum = |values: &[u64]| values.iter().fold(0_u64, |a, b| a.saturating_add(*b));
     let (own_total, rest_total) = (sum(&own), sum(&rest));
     let part = |value, whole| share(value, whole).map_or(0.0, |s| s.ratio());
@@ -40,8 +44,8 @@ pub(super) fn shares(profile: &Profile, host: &str, node: Option<NodeId>) -> Hos
         host: host.to_owned(),
         distance: deltas.fold(0.0, f64::max),
         anywhere: true,
-        samples_host: own_total,
-        samples_rest: rest_total,
+        samples_host,
+        samples_rest,
         ..HostDifference::default()
     };
     let Some((node, frame)) = node.and_then(|n| Some((n, profile.tree.get(n)?.frame))) else {

@@ -380,3 +380,71 @@ fn seconds_are_chosen_by_heat_and_counts_are_those_of_the_seconds() {
     assert_eq!(some.grand_total(), [1_000, 10_000_000_000, 0]);
     assert_eq!(requests(&some, "a").len(), 10);
 }
+
+/// Adds a host whose worker waits some 10,000 times for 10 µs in 30 seconds, and for a whole second in
+/// each of the seconds that are `long`.
+fn add_waiting_host(profile: &mut Profile, host: &str, long: &[u32]) {
+    let mut random = dice(host.bytes().map(u64::from).sum());
+    let mut one = Profile::new("off-cpu", Measure::off_cpu());
+    let series = one.series.intern(&Series {
+        host: host.into(),
+        ..Series::default()
+    });
+    let [short, slow] = ["epoll_wait", "connect"].map(|name| {
+        let [main, here] = ["main", name].map(|n| {
+            let frame = Frame::named(FrameKind::User, n, "nginx");
+            one.frames.intern(&frame)
+        });
+        let main = one.tree.intern(model::profile::ROOT, main);
+        one.tree.intern(main, here)
+    });
+    for second in 0..30 {
+        let waits = 320 + random(20);
+        let mut rows = vec![(short, [waits, waits * 10_000, 0])];
+        if long.contains(&second) {
+            rows.push((slow, [1, 1_000_000_000, 0]));
+        }
+        one.add_totals(series, rows.iter().map(|(n, v)| (*n, v)));
+        one.cells
+            .insert((series, second), model::profile::Cell::from_rows(rows));
+    }
+    profile.merge(&one).unwrap();
+}
+
+#[test]
+fn ten_waits_of_a_second_count_more_than_ten_thousand_of_ten_microseconds() {
+    let mut profile = Profile::default();
+    for i in 0..8 {
+        let host = format!("h{i}");
+        let long: &[u32] = &[1, 4, 7, 10, 13, 16, 19, 22, 25, 28];
+        add_waiting_host(&mut profile, &host, if i == 3 { long } else { &[] });
+    }
+    let ranking = rank(&profile, Per::Share, 1);
+    let odd: Vec<&HostDifference> = ranking.entries.iter().filter(|e| e.odd).collect();
+    assert_eq!(odd.len(), 1, "{:#?}", ranking.sentences());
+    let first = odd[0];
+    assert_eq!(
+        (&*first.host, first.path.last().map(String::as_str)),
+        ("h3", Some("connect"))
+    );
+    // By their length, not by their number, which stays what it is.
+    assert!(first.host_share > 0.98, "{first:#?}");
+    assert!(first.places[0].gap.delta > 98.0, "{first:#?}");
+    assert!((9_600..10_300).contains(&first.samples_host), "{first:#?}");
+    // Two sides as well.
+    let part = |odd: bool| move |s: &Series| (s.host == "h3") == odd;
+    let (rest, own) = (part(false), part(true));
+    let (left, right) = (
+        Side {
+            profile: &profile,
+            series: &rest,
+        },
+        Side {
+            profile: &profile,
+            series: &own,
+        },
+    );
+    let found = compared(&left, &right, Per::Share, 1).unwrap();
+    let row = found.frames.iter().find(|f| f.frame == "connect").unwrap();
+    assert_eq!(row.told, Told::New, "{row:?}");
+}
