@@ -11,6 +11,20 @@ pub enum Scale {
     Rate,
 }
 
+impl Scale {
+    /// The variance of a ratio whose truth is `at` if samples came independently of each other: so
+    /// much is one worth, so much is the denominator.
+    pub(super) fn counting_variance(self, at: f64, sample: f64, weight: f64) -> f64 {
+        if weight <= 0.0 {
+            return 0.0;
+        }
+        match self {
+            Self::Share => (at * (1.0 - at)).max(0.0) * sample / weight,
+            Self::Rate => at * sample / weight,
+        }
+    }
+}
+
 /// One host: its blocks, and what each feature had in them.
 #[derive(Clone, Debug, Default)]
 pub struct Host {
@@ -74,13 +88,6 @@ impl Host {
     /// The variance of the feature's ratio if samples came independently of each other, when its
     /// true ratio is `at`.
     pub(super) fn counting_variance(&self, at: f64, scale: Scale) -> f64 {
-        let weight = self.weight();
-        if weight <= 0.0 {
-            return 0.0;
-        }
-        match scale {
-            Scale::Share => (at * (1.0 - at)).max(0.0) * self.sample / weight,
-            Scale::Rate => at * self.sample / weight,
-        }
+        scale.counting_variance(at, self.sample, self.weight())
     }
 }

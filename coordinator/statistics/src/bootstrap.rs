@@ -139,8 +139,9 @@ pub(super) fn interval(
         low: middle - beyond * deviation,
         high: middle + beyond * deviation,
     };
-    // Without time every replicate is the same, but for rounding.
-    if variance <= 1e-12 * deviation * deviation {
+    // Without time every replicate is the same, but for rounding; and what is no number has no shape.
+    let shaped = variance > 1e-12 * deviation * deviation;
+    if !shaped || deviation <= 0.0 {
         return even;
     }
     replicates.sort_by(f64::total_cmp);
@@ -153,9 +154,35 @@ pub(super) fn interval(
     let stretch = deviation / variance.sqrt() * beyond / NORMAL;
     // The ends of 400 replicates are shaky; their skew is kept, their width is the deviation's.
     let (down, up) = ((mean - at(0.025)) * stretch, (at(0.975) - mean) * stretch);
+    // One replicate far off is no skew: the mean itself is beyond an end then.
+    if down <= 0.0 || up <= 0.0 {
+        return even;
+    }
     let scale = 2.0 * beyond * deviation / (down + up);
     Interval {
         low: middle - down * scale,
         high: middle + up * scale,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_interval_is_two_numbers_whatever_the_replicates_are() {
+        let waves: Vec<f64> = (0..400).map(|i| f64::from(i % 7)).collect();
+        let mut one_apart = vec![1.0; 400];
+        one_apart[0] = 9.0;
+        let mut no_number = waves.clone();
+        no_number[3] = f64::NAN;
+        for mut replicates in [waves, one_apart, no_number, vec![2.0; 400], Vec::new()] {
+            for deviation in [0.0, 1e-300, 0.5] {
+                let found = interval(1.0, &mut replicates, deviation, 1.96);
+                let ends = found.low <= 1.0 && 1.0 <= found.high;
+                assert!(ends, "{found:?} of {replicates:?}");
+                assert!((found.high - found.low - 3.92 * deviation).abs() < 1e-9);
+            }
+        }
     }
 }

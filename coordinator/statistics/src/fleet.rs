@@ -73,9 +73,11 @@ pub fn judge(hosts: &[Host], features: usize, scale: Scale, noise: &Noise) -> Op
         spread,
     };
     let prior = prior(&rows, spread);
+    let with_weight = hosts.iter().filter(|h| h.weight() > 0.0 && h.sample > 0.0);
+    let kept = Kept::of(with_weight.count().saturating_sub(1));
     for row in &rows {
         for (h, judged) in fleet.hosts.iter_mut().enumerate() {
-            let (statistic, freedom, middle) = row.statistic(h, spread, prior, scale);
+            let (statistic, freedom, middle) = row.statistic(h, spread, prior, scale, &kept);
             judged.statistics.push(statistic);
             judged.p.push(t_two_sided(statistic, freedom));
             judged.middle.push(middle);
@@ -118,8 +120,10 @@ impl Row {
         let weight: f64 = hosts.iter().map(Host::weight).sum();
         let sample = hosts.iter().map(|h| h.sample).fold(0.0, f64::max);
         let half = ratio(sample / 2.0, weight);
-        let weights: Vec<f64> = hosts.iter().map(Host::weight).collect();
-        let mut middle = weighted_median(&ratios, &weights).max(half);
+        // By how many samples a host has, not by what they are worth: a few long waits of one host are
+        // worth more than all of the others together.
+        let sizes: Vec<f64> = hosts.iter().map(|h| ratio(h.weight(), h.sample)).collect();
+        let mut middle = weighted_median(&ratios, &sizes).max(half);
         if scale == Scale::Share {
             middle = middle.min(1.0 - half).max(half);
         }
@@ -133,7 +137,7 @@ impl Row {
                 .enumerate()
                 .map(|(h, v)| v * noise.own[h][feature])
                 .collect(),
-            sizes: hosts.iter().map(|h| ratio(h.weight(), h.sample)).collect(),
+            sizes,
             reach: match scale {
                 Scale::Share => middle * (1.0 - middle),
                 Scale::Rate => middle,
@@ -150,8 +154,15 @@ impl Row {
     }
 
     /// How far the host is from the others, with how many degrees of freedom that is known, and
-    /// where the others are.
-    fn statistic(&self, host: usize, spread: f64, prior: f64, scale: Scale) -> (f64, f64, f64) {
+    /// where the others are. `kept` is that of all hosts with a weight but one.
+    fn statistic(
+        &self,
+        host: usize,
+        spread: f64,
+        prior: f64,
+        scale: Scale,
+        kept: &Kept,
+    ) -> (f64, f64, f64) {
         let (mut sum, mut weights) = (0.0, 0.0);
         let others = || (0..self.ratios.len()).filter(|k| *k != host && self.sizes[*k] > 0.0);
         for k in others() {
@@ -168,7 +179,7 @@ impl Row {
         let squares = others()
             .map(|k| (self.ratios[k] - middle).powi(2) / self.variance(k, spread))
             .collect();
-        let (seen, freedom) = robust_square(squares);
+        let (seen, freedom) = (kept.mean_square(squares), kept.freedom);
         let wider = ((prior + freedom * seen) / (prior + freedom)).max(1.0);
         let variance = wider * (self.variance(host, spread) + 1.0 / weights);
         // As if so many independent samples had been taken: the tails of a rare feature are those of
@@ -180,30 +191,52 @@ impl Row {
     }
 }
 
-/// The mean square of what is nearest to 0, as a part of what it would be were these standard normal
-/// around their own mean; and with how many degrees of freedom that is known.
-fn robust_square(mut squares: Vec<f64>) -> (f64, f64) {
-    squares.sort_by(f64::total_cmp);
-    let n = squares.len() as f64;
-    let kept = ((n * KEPT).ceil() as usize).clamp(1, squares.len().max(1));
-    let mean = ratio(squares.iter().take(kept).sum(), kept as f64);
-    let mean_taken = (n - 1.0).max(0.5) / n;
-    if kept >= squares.len() {
-        return (mean / mean_taken, (n - 1.0).max(1.0));
+/// How many of so many squares are believed, those nearest to 0, and what they are by chance.
+struct Kept {
+    squares: usize,
+    /// Their mean were they of standard normal values around their own mean.
+    mean: f64,
+    /// With how many degrees of freedom that is known.
+    freedom: f64,
+}
+
+impl Kept {
+    fn of(squares: usize) -> Self {
+        let n = squares as f64;
+        let kept = ((n * KEPT).ceil() as usize).clamp(1, squares.max(1));
+        let mean_taken = (n - 1.0).max(0.5) / n.max(1.0);
+        if kept >= squares {
+            return Self {
+                squares: kept,
+                mean: mean_taken,
+                freedom: (n - 1.0).max(1.0),
+            };
+        }
+        // Of a standard normal variable within its middle part: 1 - 2·z·φ(z)/part. The factor for few
+        // values and the degrees of freedom were found by simulation (n from 6 to 100).
+        let part = kept as f64 / n;
+        let z = t_beyond(1.0 - part, 1e7);
+        let density = (-z * z / 2.0).exp() / (2.0 * std::f64::consts::PI).sqrt();
+        Self {
+            squares: kept,
+            mean: (1.0 - 2.0 * z * density / part) * mean_taken * (1.0 + 1.5 / n),
+            freedom: n * (part - 0.13),
+        }
     }
-    // Of a standard normal variable within its middle part: 1 - 2·z·φ(z)/part. The factor for few
-    // values and the degrees of freedom were found by simulation (n from 6 to 100).
-    let part = kept as f64 / n;
-    let z = t_beyond(1.0 - part, 1e7);
-    let density = (-z * z / 2.0).exp() / (2.0 * std::f64::consts::PI).sqrt();
-    let expected = (1.0 - 2.0 * z * density / part) * mean_taken * (1.0 + 1.5 / n);
-    (mean / expected, n * (part - 0.13))
+
+    /// The mean of the squares that are believed, as a part of what it is by chance.
+    fn mean_square(&self, mut squares: Vec<f64>) -> f64 {
+        squares.sort_by(f64::total_cmp);
+        let sum: f64 = squares.iter().take(self.squares).sum();
+        ratio(sum, self.squares as f64) / self.mean
+    }
 }
 
 /// As how many hosts the common spread weighs beside a feature's own: many when features spread
 /// alike, few when some spread much more than others (Smyth's moderated t-statistics).
 fn prior(rows: &[Row], spread: f64) -> f64 {
-    let seen: Vec<(f64, f64)> = rows
+    let kept = Kept::of(rows.first().map_or(0, |row| row.ratios.len()));
+    let seen: Vec<f64> = rows
         .iter()
         .filter(|row| {
             let known = |h: &usize| row.sizes[*h] * row.middle >= SAMPLES_MIN;
@@ -211,17 +244,17 @@ fn prior(rows: &[Row], spread: f64) -> f64 {
         })
         .map(|row| {
             let of = |h: usize| (row.ratios[h] - row.middle).powi(2) / row.variance(h, spread);
-            robust_square((0..row.ratios.len()).map(of).collect())
+            kept.mean_square((0..row.ratios.len()).map(of).collect())
         })
-        .filter(|(square, _)| *square > 0.0)
+        .filter(|square| *square > 0.0)
         .collect();
     if seen.len() < FEATURES_MIN {
         return PRIOR_UNKNOWN;
     }
     let n = seen.len() as f64;
-    let mean = seen.iter().map(|s| s.0.ln()).sum::<f64>() / n;
-    let variance = seen.iter().map(|s| (s.0.ln() - mean).powi(2)).sum::<f64>() / (n - 1.0);
-    let by_chance = seen.iter().map(|s| trigamma(s.1 / 2.0)).sum::<f64>() / n;
+    let mean = seen.iter().map(|s| s.ln()).sum::<f64>() / n;
+    let variance = seen.iter().map(|s| (s.ln() - mean).powi(2)).sum::<f64>() / (n - 1.0);
+    let by_chance = trigamma(kept.freedom / 2.0);
     let (mut low, mut high) = PRIOR;
     for _ in 0..40 {
         let middle = (low + high) / 2.0;

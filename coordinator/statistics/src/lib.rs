@@ -21,5 +21,5 @@ pub use bootstrap::{Interval, REPLICATES, Random};
 pub use distribution::false_discoveries;
 pub use fleet::{Fleet, HOSTS_MIN, Judged, judge};
 pub use locate::Place;
-pub use sides::{Verdict, compare_sides};
+pub use sides::{Rests, Verdict, compare_sides, judge_sides};
 pub use variance::{Noise, noise};
