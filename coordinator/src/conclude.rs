@@ -97,6 +97,7 @@ fn settle(
             .push(Finding::new(FindingCode::Interrupted, "by the operator"));
     }
     timer.lap(record, "compact");
+    drop(compacted.profile); // it comes again, with its seconds
     let profile = dir.profile(Want::Cells)?;
     if record.coverage.hosts.len() > 1 && profile.grand_total()[0] > 0 {
         let (main, more) = rankings(&profile, compare::seed(&record.id));

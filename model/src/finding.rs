@@ -18,6 +18,18 @@ pub enum Severity {
     Error,
 }
 
+impl Severity {
+    /// The word for people.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Note => "note",
+            Self::Warning => "warning",
+            Self::Error => "error",
+        }
+    }
+}
+
 macro_rules! finding_codes {
     ($($variant:ident, $code:literal, $severity:ident, $what:literal, $remedy:literal;)*) => {
         /// The stable code of a finding. Scripts may match on its text; the text never changes.

@@ -9,13 +9,15 @@ use super::reading::ReadArgs;
 use super::seconds::SecondArgs;
 use super::{COMPLETE, NOTHING};
 use crate::compare::{
-    self, Circumstances, Compared, FrameDifference, Per, Told, comparable, denominator_missing,
+    self, Circumstances, Compared, FrameDifference, NotCompared, Per, Told, comparable,
+    denominator_missing,
 };
 use crate::render::{
     Difference, DifferenceLook, FlameOptions, Side, View, ViewBuilder, flame_difference, table,
 };
 use clap::Args;
-use model::{Finding, Severity};
+use model::profile::Series;
+use model::{Finding, FindingCode, Severity};
 use serde_json::json;
 use std::path::PathBuf;
 
@@ -101,27 +103,26 @@ pub fn diff(args: &DiffArgs, output: &Output) -> anyhow::Result<u8> {
         args.by,
         SEED,
     );
-    let Some(compared) = compared else {
-        let missing = if args.by.measure(&left.profile).is_none() {
-            left
-        } else {
-            right
-        };
-        let finding = denominator_missing(&missing.name, args.by);
-        return Err(usage(format!("{}; use --by share", finding.evidence)));
+    let compared = match compared {
+        Ok(compared) => compared,
+        Err(NotCompared::Missing) => {
+            let missing = if args.by.measure(&left.profile).is_none() {
+                left
+            } else {
+                right
+            };
+            let finding = denominator_missing(&missing.name, args.by);
+            return Err(usage(format!("{}; use --by share", finding.evidence)));
+        }
+        Err(error @ NotCompared::Measures(_)) => return Err(error.into()),
     };
     findings.extend(compared.findings.iter().cloned());
     findings.sort();
     findings.dedup();
-    if args.by == Per::Requests && (compared.hosts.0 == 0 || compared.hosts.1 == 0) {
-        let told: Vec<String> = compared
-            .findings
-            .iter()
-            .map(|f| f.evidence.clone())
-            .collect();
-        return Err(usage(format!("{}; use --by share or cpu", told.join("; "))));
+    if compared.hosts.0.is_empty() || compared.hosts.1.is_empty() {
+        refuse_undivided(&compared, &sides)?;
     }
-    let view = view(left, right, args.by);
+    let view = view(&sides, &compared, args.by);
     let to_terminal = args.out.is_none() && output.is_terminal();
     if args.folded && !output.json {
         output.data_to(args.out.as_deref(), &view.folded_difference())?;
@@ -135,7 +136,7 @@ pub fn diff(args: &DiffArgs, output: &Output) -> anyhow::Result<u8> {
         let look = DifferenceLook {
             left: left_name.clone(),
             right: right_name.clone(),
-            scale: scale(args.by, left, right),
+            scale: scale(args.by, compared.units),
             told: Some(&compared.places),
         };
         let picture = flame_difference(&view, &look, &options)?;
@@ -145,8 +146,8 @@ pub fn diff(args: &DiffArgs, output: &Output) -> anyhow::Result<u8> {
     if output.json {
         output.document(&json!({
             "by": args.by, "unit": args.by.unit(), "unit_of_difference": args.by.unit_of_difference(),
-            "left": { "name": left_name, "total": whole.left_total, "hosts": compared.hosts.0, "coverage": left.coverage },
-            "right": { "name": right_name, "total": whole.right_total, "hosts": compared.hosts.1, "coverage": right.coverage },
+            "left": { "name": left_name, "total": whole.left_total, "hosts": compared.hosts.0.len(), "coverage": left.coverage },
+            "right": { "name": right_name, "total": whole.right_total, "hosts": compared.hosts.1.len(), "coverage": right.coverage },
             "out": args.out, "whole": compared.whole, "frames": compared.frames, "findings": findings,
         }))?;
     } else {
@@ -181,55 +182,40 @@ fn circumstances(input: &Input) -> Circumstances {
     found
 }
 
-/// Both sides in one tree, by the measure that is compared.
-fn view(left: &Input, right: &Input, by: Per) -> View {
+/// A side on which no host has what values are to be divided by is no side.
+fn refuse_undivided(compared: &Compared, sides: &[Input; 2]) -> anyhow::Result<()> {
+    let missing = |f: &&Finding| f.code == FindingCode::DenominatorMissing;
+    let lacking = compared.findings.iter().filter(missing);
+    let told: Vec<&str> = lacking.map(|f| f.evidence.as_str()).collect();
+    if told.is_empty() {
+        return Ok(()); // a side without a sample; that is said by the exit code
+    }
+    let timed = sides.iter().all(|s| !s.profile.cells.is_empty());
+    let instead = if timed { "share or cpu" } else { "share" };
+    Err(usage(format!("{}; use --by {instead}", told.join("; "))))
+}
+
+/// Both sides in one tree, by the measure that is compared, of the hosts that were compared.
+fn view([left, right]: &[Input; 2], compared: &Compared, by: Per) -> View {
     let mut builder = ViewBuilder::default();
-    for (input, side) in [(left, Side::Left), (right, Side::Right)] {
+    let (was, is) = &compared.hosts;
+    for (input, hosts, side) in [(left, was, Side::Left), (right, is, Side::Right)] {
         let measure = by.measure(&input.profile).map_or(0, |m| m.0);
-        builder.add(&input.profile, |s| input.part.has(s), measure, side);
+        let wanted = |s: &Series| input.part.has(s) && hosts.contains(&s.host);
+        builder.add(&input.profile, wanted, measure, side);
     }
     builder.build()
 }
 
-/// What the picture's widths are.
-fn scale(by: Per, left: &Input, right: &Input) -> Difference {
+/// What the picture's widths are: values divided by what the comparison divided them by.
+fn scale(by: Per, (left, right): (f64, f64)) -> Difference {
     match by {
         Per::Share => Difference::Shares,
-        Per::Cpu => {
-            let seconds = |input: &Input| {
-                let cells = input.profile.cells.keys();
-                let mut seconds: Vec<(&str, u32)> = cells
-                    .filter_map(|(id, second)| {
-                        Some((&*input.profile.series.get(*id)?.host, *second))
-                    })
-                    .collect();
-                seconds.sort_unstable();
-                seconds.dedup();
-                seconds.len() as f64
-            };
-            let (left, right) = (seconds(left), seconds(right));
-            if left > 0.0 && right > 0.0 {
-                Difference::Per {
-                    left,
-                    right,
-                    unit: "CPU-ms/s",
-                }
-            } else {
-                Difference::Seconds
-            }
-        }
-        Per::Requests => {
-            let thousands = |input: &Input| {
-                let hosts = input.profile.clone().part(|s| input.part.has(s)).hosts();
-                let sums = hosts.iter().map(|h| compare::requests(&input.profile, h));
-                sums.flat_map(|r| r.into_values()).sum::<u64>() as f64 / 1_000.0
-            };
-            Difference::Per {
-                left: thousands(left),
-                right: thousands(right),
-                unit: "CPU-ms/1k requests",
-            }
-        }
+        Per::Cpu | Per::Requests => Difference::Per {
+            left,
+            right,
+            unit: by.unit(),
+        },
     }
 }
 

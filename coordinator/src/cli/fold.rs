@@ -62,24 +62,24 @@ pub fn fold(args: &FoldArgs, output: &Output) -> anyhow::Result<u8> {
             output,
         );
     }
-    let gathered = gather(
-        &args.inputs,
-        false,
-        &args.root,
-        &args.how,
-        &SecondArgs::default(),
-        output,
-    )?;
-    write_folded(&gathered, args.out.as_deref(), output)?;
-    tell(&gathered, args.stats.as_deref(), output)
+    let sources = (args.inputs.as_slice(), &args.how, &args.root);
+    folded(sources, args.out.as_deref(), args.stats.as_deref(), output)
+}
+
+/// Writes the sum of some inputs as folded stacks, says what was read, and gives the exit code.
+pub(super) fn folded(
+    (inputs, how, root): (&[String], &ReadArgs, &Root),
+    out: Option<&Path>,
+    stats: Option<&str>,
+    output: &Output,
+) -> anyhow::Result<u8> {
+    let gathered = gather(inputs, false, root, how, &SecondArgs::default(), output)?;
+    write_folded(&gathered, out, output)?;
+    tell(&gathered, stats, output)
 }
 
 /// Writes the folded stacks of `gathered` to a file or to stdout.
-pub(super) fn write_folded(
-    gathered: &Gathered,
-    out: Option<&Path>,
-    output: &Output,
-) -> anyhow::Result<()> {
+fn write_folded(gathered: &Gathered, out: Option<&Path>, output: &Output) -> anyhow::Result<()> {
     if output.json && out.is_none() {
         return Ok(()); // stdout is for the document
     }
@@ -117,11 +117,7 @@ pub(super) fn to(
 }
 
 /// Says what was read, and gives the exit code.
-pub(super) fn tell(
-    gathered: &Gathered,
-    stats: Option<&str>,
-    output: &Output,
-) -> anyhow::Result<u8> {
+fn tell(gathered: &Gathered, stats: Option<&str>, output: &Output) -> anyhow::Result<u8> {
     let document = gathered.document();
     if output.json {
         output.document(&document)?;

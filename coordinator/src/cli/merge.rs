@@ -2,12 +2,11 @@
 //! pprof with one series for each file. Never: a sum of different measures.
 
 use super::export::{self, ExportFormat};
-use super::fold::{tell, write_folded};
-use super::gather::{gather, in_words};
+use super::fold::folded;
+use super::gather::in_words;
 use super::input::{self, Input, Named, Root};
 use super::output::Output;
 use super::reading::{self, ReadArgs, unreadable};
-use super::seconds::SecondArgs;
 use super::{COMPLETE, NOTHING};
 use clap::Args;
 use model::Finding;
@@ -45,16 +44,8 @@ pub fn merge(args: &MergeArgs, output: &Output) -> anyhow::Result<u8> {
         .as_deref()
         .map_or(ExportFormat::Folded, ExportFormat::of);
     if format == ExportFormat::Folded {
-        let gathered = gather(
-            &args.inputs,
-            false,
-            &args.root,
-            &args.how,
-            &SecondArgs::default(),
-            output,
-        )?;
-        write_folded(&gathered, args.out.as_deref(), output)?;
-        return tell(&gathered, None, output);
+        let sources = (args.inputs.as_slice(), &args.how, &args.root);
+        return folded(sources, args.out.as_deref(), None, output);
     }
     let mut import = Import::new(args.how.options(""));
     let mut coverage = Vec::new();

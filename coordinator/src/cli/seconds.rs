@@ -68,13 +68,20 @@ impl SecondArgs {
             )));
         }
         let heat = heat(&input.profile, |s| input.part.has(s));
+        if self.above.is_some() && !heat.cpus {
+            return Err(usage(format!(
+                "{} has no CPU time, so --above cannot tell which seconds were hot; use --from-second and --to-second",
+                input.name
+            )));
+        }
+        let hotter = self.above.map(|above| heat.hotter(above));
         let from = self.from_second.unwrap_or(0);
         let to = self.to_second.unwrap_or(u32::MAX);
         let wanted = |host: &str, second: u32| {
             let inside = (from..to).contains(&second);
-            let hot = self
-                .above
-                .is_none_or(|above| heat.hotter(host, second, above));
+            let hot = hotter
+                .as_ref()
+                .is_none_or(|hot| hot.contains(&(host, second)));
             (inside && hot) == chosen
         };
         input.profile = of_seconds(std::mem::take(&mut input.profile), wanted);

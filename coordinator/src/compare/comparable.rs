@@ -11,7 +11,7 @@
 //! | another configuration of the gateway | warning |
 //! | another build of a module | note: frames are the same by name and module, never by address |
 
-use model::profile::{BuildId, CounterKind, CounterSource, FrameKind, Profile, Series};
+use model::profile::{BuildId, CounterKind, CounterSource, FrameKind, Profile, Series, SeriesId};
 use model::{Finding, FindingCode};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -74,7 +74,8 @@ impl Circumstances {
                 cut = cut.saturating_add(*value);
             }
         }
-        let taken: u64 = profile.select(&wanted).values().map(|v| v[0]).sum();
+        let selected = profile.select(&wanted);
+        let taken = selected.values().map(|v| v[0]).fold(0, u64::saturating_add);
         found.truncated = statistics::ratio(cut as f64, taken as f64);
         found
     }
@@ -134,24 +135,51 @@ pub fn comparable(left: &Circumstances, right: &Circumstances) -> Vec<Finding> {
     findings
 }
 
+/// How one host of many was taken.
+#[derive(Default)]
+struct OfHost {
+    ways: BTreeSet<String>,
+    reloaded: bool,
+    cut: u64,
+    taken: u64,
+}
+
 /// The findings for hosts of one profile that were taken in different ways.
 #[must_use]
 pub fn unlike(profile: &Profile, wanted: impl Fn(&Series) -> bool) -> Vec<Finding> {
-    let mut hosts: BTreeSet<&str> = BTreeSet::new();
+    let mut hosts: BTreeMap<&str, OfHost> = BTreeMap::new();
     for series in profile.series.as_slice().iter().filter(|s| wanted(s)) {
-        hosts.insert(&series.host);
+        let of = hosts.entry(&series.host).or_default();
+        of.ways.insert(way(series));
+        of.reloaded |= series.process.generation > 0;
+    }
+    let series = |id: &SeriesId| profile.series.get(*id).filter(|s| wanted(s));
+    for ((host, source, _, kind), value) in &profile.counters {
+        let host = match source {
+            CounterSource::Host => Some(&**host),
+            CounterSource::Series(id) => series(id).map(|s| &*s.host),
+        };
+        let of = host.and_then(|host| hosts.get_mut(host));
+        if let Some(of) = of.filter(|_| *kind == CounterKind::Truncated) {
+            of.cut = of.cut.saturating_add(*value);
+        }
+    }
+    for (id, totals) in &profile.totals {
+        let of = series(id).and_then(|s| hosts.get_mut(&*s.host));
+        if let Some(of) = of {
+            let samples = totals.values().map(|v| v[0]);
+            of.taken = samples.fold(of.taken, u64::saturating_add);
+        }
     }
     let mut findings = Vec::new();
     let mut hosts_by_way: BTreeMap<String, Vec<&str>> = BTreeMap::new();
     let (mut reloaded, mut truncated) = (Vec::new(), Vec::new());
-    for host in &hosts {
-        let ours = |s: &Series| s.host == **host && wanted(s);
-        let of = Circumstances::of(profile, ours);
+    for (host, of) in &hosts {
         hosts_by_way.entry(words(&of.ways)).or_default().push(host);
-        if !of.reloaded.is_empty() {
+        if of.reloaded {
             reloaded.push(*host);
         }
-        truncated.push((of.truncated, *host));
+        truncated.push((statistics::ratio(of.cut as f64, of.taken as f64), *host));
     }
     if hosts_by_way.len() > 1 {
         let said: Vec<String> = hosts_by_way
@@ -337,5 +365,20 @@ mod tests {
             ]
         );
         assert_eq!(unlike(&profile, |s| s.host == "a"), []);
+        // Cut stacks are those of a host and of its series, among what was taken there.
+        let mut cut = Profile::new("on-cpu", Measure::on_cpu());
+        let main = cut
+            .frames
+            .intern(&Frame::named(FrameKind::User, "main", "nginx"));
+        for host in ["a", "b"] {
+            let id = cut.series.intern(&series(host, "B"));
+            cut.add_stack(id, &[main], &[100, 0, 0]);
+            let source = CounterSource::Series(id);
+            cut.count(host, source, 0, CounterKind::Truncated, 2);
+        }
+        assert_eq!(unlike(&cut, |_| true), []);
+        cut.count("b", CounterSource::Host, 0, CounterKind::Truncated, 5);
+        let said = &unlike(&cut, |_| true)[0].evidence;
+        assert_eq!(said, "from 2.0 % of the stacks (a) to 7.0 % (b)");
     }
 }

@@ -13,6 +13,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 const BLOCK_SECONDS: u32 = 5;
 /// Blocks that a capture should have.
 const BLOCKS_WANTED: u32 = 6;
+/// Most blocks of a worker: of more than five minutes they are longer, and an hour is no more work.
+const BLOCKS_MAX: u32 = 60;
 /// What a feature is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Feature {
@@ -77,13 +79,14 @@ pub fn count(profile: &Profile, per: Per, wanted: Wanted) -> Option<Counted> {
             counted.without_samples.push(name.to_owned());
             continue;
         }
-        let layout = Layout::of(profile, name, &cells, per);
-        let Some(layout) = layout else {
-            let said = format!("{name} has no counter of requests");
-            counted
-                .findings
-                .push(Finding::new(FindingCode::DenominatorMissing, said).on(name));
-            continue;
+        let layout = match Layout::of(profile, name, &cells, per) {
+            Ok(layout) => layout,
+            Err(lacks) => {
+                let said = format!("{name} has {lacks}");
+                let finding = Finding::new(FindingCode::DenominatorMissing, said);
+                counted.findings.push(finding.on(name));
+                continue;
+            }
         };
         let mut host = layout.host;
         let mut sums = Sums::new(profile, &features);
@@ -172,8 +175,10 @@ impl Cells {
                 if rows.is_empty() {
                     continue;
                 }
-                let samples: u64 = rows.iter().map(|r| r.1[0]).sum();
-                *taken.entry(*second).or_default() += samples;
+                let taken = taken.entry(*second).or_default();
+                for (_, values) in &rows {
+                    *taken = taken.saturating_add(values[0]);
+                }
                 cells.rows.push(Second {
                     worker,
                     second: *second,
@@ -223,19 +228,20 @@ fn lost(profile: &Profile, host: &str) -> BTreeMap<u32, u64> {
             CounterKind::Lost | CounterKind::Dropped | CounterKind::Skipped
         );
         if of == host && counts {
-            *lost.entry(*second).or_insert(0) += value;
+            let sum: &mut u64 = lost.entry(*second).or_default();
+            *sum = sum.saturating_add(*value);
         }
     }
     lost
 }
 
 /// Requests that a host completed in each second.
-#[must_use]
-pub fn requests(profile: &Profile, host: &str) -> BTreeMap<u32, u64> {
+pub(super) fn requests(profile: &Profile, host: &str) -> BTreeMap<u32, u64> {
     let mut requests = BTreeMap::new();
     for ((of, _, second, kind), value) in &profile.counters {
         if of == host && *kind == CounterKind::Requests {
-            *requests.entry(*second).or_insert(0) += value;
+            let sum: &mut u64 = requests.entry(*second).or_default();
+            *sum = sum.saturating_add(*value);
         }
     }
     requests
@@ -248,14 +254,19 @@ struct Layout {
 }
 
 impl Layout {
-    /// None when requests are the denominator, and none were counted.
-    fn of(profile: &Profile, name: &str, cells: &Cells, per: Per) -> Option<Self> {
+    /// In words what the host lacks when there is nothing to divide by.
+    fn of(profile: &Profile, name: &str, cells: &Cells, per: Per) -> Result<Self, &'static str> {
+        if per != Per::Share && !cells.timed {
+            return Err("no seconds, by which or by whose requests CPU time is divided");
+        }
         let seconds: BTreeSet<u32> = cells.rows.iter().map(|c| c.second).collect();
-        let (first, last) = (*seconds.first()?, *seconds.last()?);
-        let length = last - first + 1;
+        let first = seconds.first().copied().unwrap_or(0);
+        let last = seconds.last().copied().unwrap_or(0);
+        let length = (last - first).saturating_add(1);
         let block = (length / BLOCKS_WANTED).clamp(1, BLOCK_SECONDS);
+        let block = block.max(length.div_ceil(BLOCKS_MAX));
         // A rest of less than half a block belongs to the last one.
-        let windows = ((length + block / 2) / block).max(1);
+        let windows = (length.saturating_add(block / 2) / block).max(1);
         let window = |second: u32| ((second - first) / block).min(windows - 1);
         let workers = if per == Per::Share {
             cells.workers as u32
@@ -277,14 +288,16 @@ impl Layout {
                 }
             }
             Per::Requests => {
-                let requests = requests(profile, name);
+                let mut requests = requests(profile, name);
                 if requests.values().all(|n| *n == 0) {
-                    return None;
+                    return Err("no counter of requests");
+                }
+                requests.retain(|second, n| *n > 0 && seconds.contains(second));
+                if requests.is_empty() {
+                    return Err("no requests in the seconds with samples");
                 }
                 for (second, n) in requests {
-                    if seconds.contains(&second) {
-                        host.weights[window(second) as usize] += n as f64 / 1_000.0;
-                    }
+                    host.weights[window(second) as usize] += n as f64 / 1_000.0;
                 }
             }
         }
@@ -300,6 +313,6 @@ impl Layout {
                 ((c.worker, c.second), worker * windows + window(c.second))
             })
             .collect();
-        Some(Self { host, block_of })
+        Ok(Self { host, block_of })
     }
 }

@@ -3,7 +3,7 @@
 
 use model::profile::{Cell, NodeId, Profile, Series, SeriesId, Values, add_values};
 use serde::Serialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// One worker of one host.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -53,7 +53,8 @@ pub fn heat(profile: &Profile, wanted: impl Fn(&Series) -> bool) -> Heat {
             &process.role
         };
         roles.insert(worker, role);
-        let value: u64 = cell.values.iter().map(|v| v[cpu.unwrap_or(0)]).sum();
+        let values = cell.values.iter().map(|v| v[cpu.unwrap_or(0)]);
+        let value = values.fold(0, u64::saturating_add);
         let value = if cpu.is_some() {
             value as f64 / 1e9
         } else {
@@ -85,14 +86,18 @@ pub fn heat(profile: &Profile, wanted: impl Fn(&Series) -> bool) -> Heat {
 }
 
 impl Heat {
-    /// The seconds of a host in which one of its workers was busier than this.
+    /// The seconds of hosts in which one of their workers was busier than this.
     #[must_use]
-    pub fn hotter(&self, host: &str, second: u32, above: f64) -> bool {
-        let at = second.checked_sub(self.first).map(|s| s as usize);
-        self.rows.iter().filter(|r| r.host == host).any(|row| {
-            let busy = at.and_then(|at| row.busy.get(at).copied().flatten());
-            busy.is_some_and(|b| b > above)
-        })
+    pub fn hotter(&self, above: f64) -> BTreeSet<(&str, u32)> {
+        let mut hot = BTreeSet::new();
+        for row in &self.rows {
+            for (second, busy) in (self.first..).zip(&row.busy) {
+                if busy.is_some_and(|b| b > above) {
+                    hot.insert((row.host.as_str(), second));
+                }
+            }
+        }
+        hot
     }
 }
 

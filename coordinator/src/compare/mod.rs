@@ -9,9 +9,12 @@ mod counted;
 mod features;
 mod gateway;
 mod heat;
+#[cfg(test)]
+mod limits_tests;
 mod per;
 mod place;
 mod ranking;
+mod rests;
 mod rollup;
 mod sentence;
 mod sides;
@@ -19,12 +22,14 @@ mod sides;
 mod tests;
 
 pub use comparable::{Circumstances, comparable, unlike};
-pub use counted::requests;
 pub use heat::{Heat, HeatRow, heat, of_seconds};
 pub use per::Per;
 pub use ranking::{FALSE_MAX, FEW_SAMPLES, Gap, HostDifference, PlaceGap, Ranking, rank};
+pub use rests::Rests;
 pub use rollup::{By, Top, TopRow, top};
-pub use sides::{Compared, FrameDifference, Side, Told, compared, denominator_missing};
+pub use sides::{
+    Compared, FrameDifference, NotCompared, Side, Told, compared, denominator_missing,
+};
 
 /// The seed for resampling a run: the same run always gives the same intervals.
 #[must_use]

@@ -3,7 +3,8 @@
 //! counted twice.
 
 use super::HostDifference;
-use model::profile::{Frame, FrameId, Measure, NodeId, Profile, ROOT, share};
+use model::profile::{Frame, FrameId, Measure, NodeId, Profile, ROOT, SeriesId, share};
+use std::collections::BTreeMap;
 
 /// The labels of the stack down to a node, root first.
 pub(super) fn path(profile: &Profile, node: NodeId) -> Vec<String> {
@@ -11,31 +12,83 @@ pub(super) fn path(profile: &Profile, node: NodeId) -> Vec<String> {
     profile.tree.stack(node).iter().filter_map(label).collect()
 }
 
-/// A host's entry with the shares at `node`, or of the frame there wherever it stands: of samples, of
-/// waits by their length.
-pub(super) fn shares(profile: &Profile, host: &str, node: Option<NodeId>) -> HostDifference {
-    let shown = Measure::shown(&profile.measures).0;
-    let values = |of_host: bool| {
-        let mut samples = 0_u64;
-        let mut values = vec![0_u64; profile.tree.len()];
-        for (id, totals) in &profile.totals {
-            let ours = profile
-                .series
-                .get(*id)
-                .is_some_and(|s| (s.host == host) == of_host);
-            for (node, row) in totals.iter().filter(|_| ours) {
-                let sum = &mut values[node.0 as usize];
-                *sum = sum.saturating_add(row[shown]);
-                samples = samples.saturating_add(row[0]);
-            }
+/// What hosts' shares are made from: the whole fleet's values, from which a host's own are taken away
+/// for those of the others.
+pub(super) struct Shares<'a> {
+    profile: &'a Profile,
+    /// The measure: samples, of waits their length.
+    shown: usize,
+    fleet: Sums,
+    series: BTreeMap<&'a str, Vec<SeriesId>>,
+}
+
+/// Values by node, and samples. Wider than values, so that what was added can be taken away.
+struct Sums {
+    values: Vec<u128>,
+    samples: u128,
+}
+
+impl Sums {
+    fn of(profile: &Profile, series: impl Iterator<Item = SeriesId>, shown: usize) -> Self {
+        let mut sums = Self {
+            values: vec![0; profile.tree.len()],
+            samples: 0,
+        };
+        for (node, row) in series.filter_map(|id| profile.totals.get(&id)).flatten() {
+            sums.values[node.0 as usize] += u128::from(row[shown]);
+            sums.samples += u128::from(row[0]);
         }
-        (values, samples)
-    };
-    let ((own, samples_host), (rest, samples_rest)) = (values(true), values(false));
+        sums
+    }
+}
+
+/// Hostile values stay at the largest number.
+fn narrow(value: u128) -> u64 {
+    u64::try_from(value).unwrap_or(u64::MAX)
+}
+
+impl<'a> Shares<'a> {
+    pub(super) fn of(profile: &'a Profile) -> Self {
+        let shown = Measure::shown(&profile.measures).0;
+        let mut series: BTreeMap<&str, Vec<SeriesId>> = BTreeMap::new();
+        for (number, one) in (0_u32..).zip(profile.series.as_slice()) {
+            series.entry(&one.host).or_default().push(SeriesId(number));
+        }
+        let all = series.values().flatten().copied();
+        Self {
+            profile,
+            shown,
+            fleet: Sums::of(profile, all, shown),
+            series,
+        }
+    }
+
+    /// A host's entry with the shares at `node`, or of the frame there wherever it stands.
+    pub(super) fn entry(&self, host: &str, node: Option<NodeId>) -> HostDifference {
+        let ids = self.series.get(host).into_iter().flatten().copied();
+        let host_sums = Sums::of(self.profile, ids, self.shown);
+        let pairs = self.fleet.values.iter().zip(&host_sums.values);
+        let rest: Vec<u64> = pairs.map(|(all, own)| narrow(all - own)).collect();
+        let own: Vec<u64> = host_sums.values.iter().map(|v| narrow(*v)).collect();
+        let samples = (
+            narrow(host_sums.samples),
+            narrow(self.fleet.samples - host_sums.samples),
+        );
+        entry(self.profile, host, node, (&own, &rest), samples)
+    }
+}
+
+fn entry(
+    profile: &Profile,
+    host: &str,
+    node: Option<NodeId>,
+    (own, rest): (&[u64], &[u64]),
+    (samples_host, samples_rest): (u64, u64),
+) -> HostDifference {
     let sum = |values: &[u64]| values.iter().fold(0_u64, |a, b| a.saturating_add(*b));
-    let (own_total, rest_total) = (sum(&own), sum(&rest));
+    let (own_total, rest_total) = (sum(own), sum(rest));
     let part = |value, whole| share(value, whole).map_or(0.0, |s| s.ratio());
-    let (own_sums, rest_sums) = (inclusive(profile, &own), inclusive(profile, &rest));
+    let (own_sums, rest_sums) = (inclusive(profile, own), inclusive(profile, rest));
     let deltas = own_sums
         .iter()
         .zip(&rest_sums)
@@ -53,8 +106,8 @@ pub(super) fn shares(profile: &Profile, host: &str, node: Option<NodeId>) -> Hos
     };
     let at = node.0 as usize;
     let wide = (
-        with_frame(profile, frame, &own),
-        with_frame(profile, frame, &rest),
+        with_frame(profile, frame, own),
+        with_frame(profile, frame, rest),
     );
     let wide = (part(wide.0, own_total), part(wide.1, rest_total));
     let narrow = (

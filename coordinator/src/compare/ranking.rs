@@ -2,9 +2,10 @@
 //! others, where, by how much, and how sure that is; most unlike first. Never: counts compared where
 //! shares are meant, or an odd host named among fewer than four.
 
+use super::Per;
 use super::comparable::unlike;
 use super::counted::{Counted, Feature, Wanted, count};
-use super::{Per, place};
+use super::place::{self, Shares};
 use model::profile::{NodeId, Profile};
 use model::{Finding, FindingCode};
 use serde::{Deserialize, Serialize};
@@ -132,7 +133,11 @@ pub fn rank(profile: &Profile, per: Per, seed: u64) -> Ranking {
     ranking.without_samples = std::mem::take(&mut counted.without_samples);
     ranking.findings = std::mem::take(&mut counted.findings);
     if counted.hosts.len() < 2 {
+        let missing = |f: &Finding| f.code == FindingCode::DenominatorMissing;
         ranking.note = match counted.names.first() {
+            _ if ranking.findings.iter().any(missing) => {
+                "fewer than two hosts have what values are divided by".to_owned()
+            }
             Some(host) => {
                 format!("only {host} has samples, so there is nothing to compare it with")
             }
@@ -215,6 +220,7 @@ struct Ranker<'a> {
     /// Whether hosts were judged; else differences are only described.
     judged: bool,
     random: Random,
+    shares: Shares<'a>,
 }
 
 impl<'a> Ranker<'a> {
@@ -235,6 +241,7 @@ impl<'a> Ranker<'a> {
             fleet,
             judged: judged.is_some(),
             random,
+            shares: Shares::of(profile),
         }
     }
 
@@ -267,7 +274,7 @@ impl<'a> Ranker<'a> {
             _ => None,
         };
         let nodes: Vec<NodeId> = places.iter().filter_map(node).collect();
-        let mut entry = place::shares(self.profile, name, nodes.first().copied());
+        let mut entry = self.shares.entry(name, nodes.first().copied());
         entry.q = judged.host_q;
         entry.odd = self.judged && judged.host_q <= FALSE_MAX;
         if shown || entry.odd {

@@ -4,10 +4,10 @@
 
 use super::Per;
 use super::counted::{Counted, Feature, Wanted, count};
-use model::profile::{CounterSource, NodeId, Profile, Series, SeriesId, SeriesTable};
+use model::profile::{CounterSource, MergeError, Profile, Series, SeriesId, SeriesTable};
 use model::{Finding, FindingCode};
 use serde::Serialize;
-use statistics::{Host, Random, compare_sides, false_discoveries};
+use statistics::{Host, Random, Verdict, compare_sides, false_discoveries, judge_sides};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// How many of the differences that are told may be by chance, on average.
@@ -90,19 +90,38 @@ pub struct Compared {
     /// Places by their labels, root first: for pictures.
     pub places: BTreeMap<Vec<String>, Told>,
     /// Hosts of the left side and of the right side that were compared.
-    pub hosts: (usize, usize),
+    pub hosts: (BTreeSet<String>, BTreeSet<String>),
+    /// What each side's values were divided by, in the units of the comparison: all samples, seconds
+    /// of hosts, or thousands of requests.
+    pub units: (f64, f64),
     /// What weakens it.
     pub findings: Vec<Finding>,
 }
 
-/// Compares two sides. `seed` begins the resampling. None when a side does not carry what values are
-/// divided of.
-#[must_use]
-pub fn compared(left: &Side<'_>, right: &Side<'_>, per: Per, seed: u64) -> Option<Compared> {
-    let both = beside(left, right);
-    let mut random = Random::new(seed);
-    let functions = count(&both, per, Wanted::Functions)?;
-    let places = count(&both, per, Wanted::Places)?;
+/// Why two sides were not compared.
+#[derive(Debug, thiserror::Error)]
+pub enum NotCompared {
+    /// A side does not carry what is divided.
+    #[error("a side does not carry the CPU time that was to be divided")]
+    Missing,
+    /// The sides measure different things.
+    #[error("the sides cannot stand beside each other")]
+    Measures(#[from] MergeError),
+}
+
+/// Compares two sides. `seed` begins the resampling.
+///
+/// # Errors
+/// [`NotCompared`] when they cannot be compared by this.
+pub fn compared(
+    left: &Side<'_>,
+    right: &Side<'_>,
+    per: Per,
+    seed: u64,
+) -> Result<Compared, NotCompared> {
+    let both = beside(left, right)?;
+    let functions = count(&both, per, Wanted::Functions).ok_or(NotCompared::Missing)?;
+    let places = count(&both, per, Wanted::Places).ok_or(NotCompared::Missing)?;
     let mut out = Compared::default();
     for finding in &functions.findings {
         let mut finding = finding.clone();
@@ -112,7 +131,21 @@ pub fn compared(left: &Side<'_>, right: &Side<'_>, per: Per, seed: u64) -> Optio
         finding.evidence = bare(&finding.evidence);
         out.findings.push(finding);
     }
-    let mut frames = judged(&functions, per, &mut random, &mut out.hosts);
+    let (was, is) = (Hosts::of(&functions, LEFT), Hosts::of(&functions, RIGHT));
+    out.units = (was.weight(), is.weight());
+    let same = was.names == is.names;
+    let features = functions.features.len() + 1;
+    let mut random = Random::new(seed);
+    let verdicts = compare_sides(
+        &was.hosts,
+        &is.hosts,
+        features,
+        per.scale(),
+        same,
+        &mut random,
+    );
+    out.hosts = (was.names, is.names);
+    let mut frames = differences(&functions, per, &verdicts);
     out.whole = frames.pop().filter(|_| per != Per::Share);
     frames.retain(|f| f.delta != 0.0);
     frames.sort_by(|a, b| {
@@ -124,70 +157,66 @@ pub fn compared(left: &Side<'_>, right: &Side<'_>, per: Per, seed: u64) -> Optio
             .then_with(|| a.frame.cmp(&b.frame))
     });
     out.frames = frames;
-    let told = judged(&places, per, &mut random, &mut out.hosts);
-    for (feature, told) in places.features.iter().zip(&told) {
-        if let Feature::Node(node) = feature {
-            out.places
-                .insert(super::place::path(&both, *node), told.told);
-        }
-    }
-    spread_to_callers(&both, &places, &told, &mut out.places);
+    let (was, is) = (Hosts::of(&places, LEFT), Hosts::of(&places, RIGHT));
+    let features = places.features.len() + 1;
+    let verdicts = judge_sides(&was.hosts, &is.hosts, features, per.scale(), same);
+    let told = told_of(&verdicts[..features - 1]);
+    let paths = super::rests::paths(&both, &places).into_iter();
+    out.places = paths.map(|(path, at)| (path, told[at])).collect();
     out.findings.sort();
     out.findings.dedup();
-    Some(out)
+    Ok(out)
 }
 
-/// Chains of single callees are one feature, known by their last: what holds for it holds for them.
-fn spread_to_callers(
-    both: &Profile,
-    places: &Counted,
-    told: &[FrameDifference],
-    by_path: &mut BTreeMap<Vec<String>, Told>,
-) {
-    let of: BTreeMap<NodeId, usize> = places
-        .features
-        .iter()
-        .enumerate()
-        .filter_map(|(i, f)| match f {
-            Feature::Node(node) => Some((*node, i)),
-            _ => None,
-        })
-        .collect();
-    for (node, feature) in &of {
-        let mut path = super::place::path(both, *node);
-        let mut above = both.tree.get(*node).map(|n| n.parent);
-        while let Some(caller) =
-            above.filter(|c| both.tree.get(*c).is_some() && !of.contains_key(c))
-        {
-            path.pop();
-            by_path.entry(path.clone()).or_insert(told[*feature].told);
-            above = both.tree.get(caller).map(|n| n.parent);
-        }
+/// A side's hosts of what was counted.
+struct Hosts {
+    names: BTreeSet<String>,
+    hosts: Vec<Host>,
+}
+
+impl Hosts {
+    fn of(counted: &Counted, mark: &str) -> Self {
+        let all = counted.names.iter().zip(&counted.hosts);
+        let ours = all.filter_map(|(name, host)| Some((name.strip_prefix(mark)?, host)));
+        let (names, hosts) = ours
+            .map(|(name, host)| (name.to_owned(), host.clone()))
+            .unzip();
+        Self { names, hosts }
+    }
+
+    fn weight(&self) -> f64 {
+        self.hosts.iter().map(Host::weight).sum()
     }
 }
 
-/// Every feature, and everything together last, with verdicts that hold together.
-fn judged(
-    counted: &Counted,
-    per: Per,
-    random: &mut Random,
-    hosts: &mut (usize, usize),
-) -> Vec<FrameDifference> {
-    let side = |mark: &str| -> (Vec<Host>, BTreeSet<&str>) {
-        let ours = counted.names.iter().zip(&counted.hosts);
-        let ours: Vec<_> = ours.filter(|(n, _)| n.starts_with(mark)).collect();
-        let names = ours.iter().map(|(n, _)| &n[1..]).collect();
-        (ours.into_iter().map(|(_, h)| h.clone()).collect(), names)
-    };
-    let ((left, was), (right, is)) = (side(LEFT), side(RIGHT));
-    *hosts = (left.len(), right.len());
-    let features = counted.features.len() + 1;
-    let verdicts = compare_sides(&left, &right, features, per.scale(), was == is, random);
-    let p: Vec<f64> = verdicts[..features - 1].iter().map(|v| v.p).collect();
+/// What is said of features, so that it holds for all of them together.
+pub(super) fn told_of(verdicts: &[Verdict]) -> Vec<Told> {
+    let p: Vec<f64> = verdicts.iter().map(|v| v.p).collect();
+    let q = false_discoveries(&p);
+    q.iter().zip(verdicts).map(|(q, v)| told(*q, v)).collect()
+}
+
+fn told(q: f64, verdict: &Verdict) -> Told {
+    if q > FALSE_MAX {
+        Told::Unsure
+    } else if verdict.left_samples <= 0.0 {
+        Told::New
+    } else if verdict.right_samples <= 0.0 {
+        Told::Gone
+    } else if verdict.right > verdict.left {
+        Told::More
+    } else {
+        Told::Less
+    }
+}
+
+/// Every function, and everything together last, with verdicts that hold together.
+fn differences(counted: &Counted, per: Per, verdicts: &[Verdict]) -> Vec<FrameDifference> {
+    let functions = &verdicts[..counted.features.len()];
+    let p: Vec<f64> = functions.iter().map(|v| v.p).collect();
     let mut q = false_discoveries(&p);
-    q.push(verdicts[features - 1].p);
-    let row = |(at, q): (usize, &f64)| {
-        let verdict = &verdicts[at];
+    q.extend(verdicts.get(functions.len()).map(|everything| everything.p));
+    let row = |(at, (q, verdict)): (usize, (&f64, &Verdict))| {
         let (frame, kind) = match counted.features.get(at) {
             Some(Feature::Total(label)) => (label.clone(), "total"),
             Some(Feature::Own(label)) => (label.clone(), "self"),
@@ -195,17 +224,6 @@ fn judged(
             None => ("(everything)".to_owned(), "total"),
         };
         let delta = verdict.right - verdict.left;
-        let told = if *q > FALSE_MAX {
-            Told::Unsure
-        } else if verdict.left_samples <= 0.0 {
-            Told::New
-        } else if verdict.right_samples <= 0.0 {
-            Told::Gone
-        } else if delta > 0.0 {
-            Told::More
-        } else {
-            Told::Less
-        };
         FrameDifference {
             frame,
             kind,
@@ -216,12 +234,12 @@ fn judged(
             high: per.shown(verdict.interval.high),
             relative: (verdict.left > 0.0).then(|| delta / verdict.left),
             q: *q,
-            told,
+            told: told(*q, verdict),
             left_samples: verdict.left_samples,
             right_samples: verdict.right_samples,
         }
     };
-    q.iter().enumerate().map(row).collect()
+    q.iter().zip(verdicts).enumerate().map(row).collect()
 }
 
 /// Stand before the names of a side's hosts, so that the same host can be on both.
@@ -229,7 +247,7 @@ const LEFT: &str = "<";
 const RIGHT: &str = ">";
 
 /// Both sides in one profile: frames meet by name and module.
-fn beside(left: &Side<'_>, right: &Side<'_>) -> Profile {
+fn beside(left: &Side<'_>, right: &Side<'_>) -> Result<Profile, MergeError> {
     let mut sides = [(left, LEFT), (right, RIGHT)].map(|(side, mark)| marked(side, mark));
     // Text has samples only; then that is all that can be compared.
     if sides[0].measures != sides[1].measures || sides[0].probe != sides[1].probe {
@@ -241,10 +259,8 @@ fn beside(left: &Side<'_>, right: &Side<'_>) -> Profile {
         }
     }
     let [mut both, right] = sides;
-    // Measures are the same now, and nothing else is refused.
-    let merged = both.merge(&right);
-    debug_assert!(merged.is_ok());
-    both
+    both.merge(&right)?;
+    Ok(both)
 }
 
 /// The wanted series of a side, with its mark before their hosts' names.

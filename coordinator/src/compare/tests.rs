@@ -1,5 +1,6 @@
 //! Rankings and differences of small fleets, as they are told.
 
+use super::counted::requests;
 use super::*;
 use model::FindingCode;
 use model::format::folded;
@@ -8,7 +9,7 @@ use model::profile::{
 };
 
 /// A fleet from (host, folded text): without seconds.
-fn fleet(hosts: &[(&str, &str)]) -> Profile {
+pub(super) fn fleet(hosts: &[(&str, &str)]) -> Profile {
     let mut profile = Profile::default();
     for (host, text) in hosts {
         profile
@@ -19,7 +20,7 @@ fn fleet(hosts: &[(&str, &str)]) -> Profile {
 }
 
 /// Random numbers for made-up captures.
-fn dice(seed: u64) -> impl FnMut(u64) -> u64 {
+pub(super) fn dice(seed: u64) -> impl FnMut(u64) -> u64 {
     let mut state = seed;
     move |n| {
         state = state
@@ -31,7 +32,7 @@ fn dice(seed: u64) -> impl FnMut(u64) -> u64 {
 
 /// Adds a host with two workers and 30 seconds: in each second `per_second` stacks, chosen from
 /// (stack, weight), a sample worth 10 ms of CPU, and so many requests.
-fn add_host(
+pub(super) fn add_host(
     profile: &mut Profile,
     host: &str,
     stacks: &[(&str, u64)],
@@ -93,18 +94,18 @@ fn add_host(
     profile.merge(&one).unwrap();
 }
 
-const USUAL: &[(&str, u64)] = &[
+pub(super) const USUAL: &[(&str, u64)] = &[
     ("main;loop;route", 50),
     ("main;loop;rate_limit;incr", 20),
     ("main;idle", 30),
 ];
-const SLOW: &[(&str, u64)] = &[
+pub(super) const SLOW: &[(&str, u64)] = &[
     ("main;loop;route", 50),
     ("main;loop;rate_limit;incr", 60),
     ("main;idle", 30),
 ];
 
-fn hosts_with(odd: &str, stacks: &[(&str, u64)], per_second: u64, n: usize) -> Profile {
+pub(super) fn hosts_with(odd: &str, stacks: &[(&str, u64)], per_second: u64, n: usize) -> Profile {
     let mut profile = Profile::default();
     for i in 0..n {
         let host = format!("h{i}");
@@ -375,7 +376,8 @@ fn seconds_are_chosen_by_heat_and_counts_are_those_of_the_seconds() {
     );
     assert_eq!(warm.rows[0].worker, "nginx: worker 100");
     assert_eq!(warm.rows[0].busy[3], Some(0.5));
-    assert!(warm.hotter("a", 3, 0.4) && !warm.hotter("b", 3, 0.4) && !warm.hotter("a", 99, 0.0));
+    let hot = warm.hotter(0.4);
+    assert!(hot.contains(&("a", 3)) && !hot.contains(&("b", 3)) && !hot.contains(&("a", 99)));
     let some = of_seconds(profile, |host, second| host == "a" && second < 10);
     assert_eq!(some.grand_total(), [1_000, 10_000_000_000, 0]);
     assert_eq!(requests(&some, "a").len(), 10);

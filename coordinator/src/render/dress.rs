@@ -7,7 +7,7 @@
 //! writes beside each rectangle (`y`, `fg:x`).
 
 use super::flame::SUBTITLE;
-use super::table::count;
+use super::table::{count, printable};
 use crate::compare::Told;
 use model::profile::DrawnStack;
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,8 +18,6 @@ use std::fmt::Write as _;
 pub enum Difference {
     /// Each side's shares of its own whole.
     Shares,
-    /// Seconds; the values are nanoseconds.
-    Seconds,
     /// Milliseconds for each unit of something else; the values are nanoseconds.
     Per {
         /// Units of the left side.
@@ -156,6 +154,9 @@ fn told(open: &[(&str, u64)], look: &Dress) -> Option<Told> {
     };
     let first = usize::from(open.first().is_some_and(|o| groups.contains(o.0)));
     let path: Vec<String> = open[first..].iter().map(|o| o.0.to_owned()).collect();
+    if path.is_empty() {
+        return None; // a process group is no place
+    }
     Some(told.get(&path).copied().unwrap_or(Told::Unsure))
 }
 
@@ -184,13 +185,13 @@ fn dressed(
                 Difference::Shares => {
                     part_of(box_.right, whole.right) - part_of(box_.left, whole.left)
                 }
-                Difference::Seconds | Difference::Per { .. } => {
+                Difference::Per { .. } => {
                     let most = whole.left.max(whole.right);
                     part_of(box_.right, most) - part_of(box_.left, most)
                 }
             };
             match box_.told {
-                Some(Told::Unsure) if level > 1 => unsure_colour(delta),
+                Some(Told::Unsure) => unsure_colour(delta),
                 _ => difference_colour(delta),
             }
         }
@@ -228,14 +229,6 @@ fn tooltip(box_: &Box_<'_>, whole: &Box_<'_>, look: &Dress) -> String {
                         format!("{:+.2} points", other - share),
                     )
                 }
-                Difference::Seconds => {
-                    let (was, is) = (part_of(box_.left, SECOND), part_of(box_.right, SECOND));
-                    (
-                        format!("{was:.3} s"),
-                        format!("{is:.3} s"),
-                        format!("{:+.3} s", is - was),
-                    )
-                }
                 Difference::Per { unit, .. } => {
                     let (was, is) = (box_.left as f64 / 1e6, box_.right as f64 / 1e6);
                     (
@@ -249,9 +242,6 @@ fn tooltip(box_: &Box_<'_>, whole: &Box_<'_>, look: &Dress) -> String {
         }
     }
 }
-
-/// A second in nanoseconds.
-const SECOND: u64 = 1_000_000_000;
 
 /// Without brackets, which would confuse the picture's script.
 fn plain(text: &str) -> String {
@@ -365,8 +355,13 @@ fn without_stubs(head: &str) -> String {
         )
 }
 
-/// Text for XML.
+/// Text for XML and HTML: without characters that they forbid, and nothing in it is markup.
 pub(super) fn escape(text: &str) -> String {
+    quoted(&printable(text))
+}
+
+/// A document of ours as an attribute of another.
+pub(super) fn quoted(text: &str) -> String {
     text.replace('&', "&amp;")
         .replace('<', "&lt;")
         .replace('>', "&gt;")

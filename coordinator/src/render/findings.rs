@@ -2,7 +2,7 @@
 //! its remedy.
 
 use super::table::printable;
-use model::{Finding, Severity};
+use model::Finding;
 
 /// Findings in words: what, where, the tool's own words, and what to do. Equal ones of several
 /// hosts are told once.
@@ -10,11 +10,7 @@ use model::{Finding, Severity};
 pub fn findings_text(findings: &[Finding]) -> String {
     let mut out = String::new();
     for (finding, hosts) in grouped(findings) {
-        let weight = match finding.severity() {
-            Severity::Error => "error",
-            Severity::Warning => "warning",
-            Severity::Note => "note",
-        };
+        let weight = finding.severity().word();
         let place = if hosts.is_empty() {
             String::new()
         } else {

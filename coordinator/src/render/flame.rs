@@ -9,12 +9,13 @@
 //! larger share), inferno draws that, and `dress` puts colours and tooltips of both sides on it.
 
 use super::dress::{Difference as Scale, Dress, dress};
+use super::table::printable;
 use super::view::View;
 use crate::compare::Told;
 use inferno::flamegraph::color::BackgroundColor;
 use inferno::flamegraph::{self, Direction, Options, TextTruncateDirection};
 use model::profile::{DiffRow, Difference, DrawLimits, Drawing, DrawnStack, Frame, draw};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::io;
 use std::sync::Arc;
@@ -85,7 +86,7 @@ const LABEL_CHARS_MAX: usize = 200;
 pub fn flame(view: &View, options: &FlameOptions) -> Result<Flame, FlameError> {
     let look = Dress::Plain {
         unit: options.unit.clone(),
-        groups: view.groups.clone(),
+        groups: groups(view),
     };
     fitting(view, &view.difference, options, &look)
 }
@@ -117,17 +118,40 @@ pub fn flame_difference(
         left: look.left.clone(),
         right: look.right.clone(),
         scale,
-        told: look.told.cloned(),
-        groups: view.groups.clone(),
+        told: look.told.map(drawn_places),
+        groups: groups(view),
     };
     match scale {
         Scale::Shares => fitting(view, &shares(&view.difference), options, &dress),
-        Scale::Seconds => fitting(view, &view.difference, options, &dress),
         Scale::Per { left, right, .. } => {
             let values = quotients(&view.difference, left, right);
             fitting(view, &values, options, &dress)
         }
     }
+}
+
+/// A frame's label as it is drawn.
+fn drawn_label(label: &str) -> String {
+    safe(label, LABEL_CHARS_MAX)
+}
+
+/// The process groups as they are drawn.
+fn groups(view: &View) -> BTreeSet<String> {
+    view.groups.iter().map(|g| drawn_label(g)).collect()
+}
+
+/// What is said of places, by their labels as they are drawn. Of places that become one it is said
+/// only when it is said of all of them.
+fn drawn_places(told: &BTreeMap<Vec<String>, Told>) -> BTreeMap<Vec<String>, Told> {
+    let mut drawn = BTreeMap::new();
+    for (path, told) in told {
+        let path = path.iter().map(|label| drawn_label(label)).collect();
+        let known = drawn.entry(path).or_insert(*told);
+        if known != told {
+            *known = Told::Unsure;
+        }
+    }
+    drawn
 }
 
 /// Both sides divided by their units.
@@ -170,7 +194,7 @@ fn fitting(
     };
     let inclusive = values.inclusive(&view.tree);
     loop {
-        let label = |frame: &Frame| safe(&frame.label(), LABEL_CHARS_MAX);
+        let label = |frame: &Frame| drawn_label(&frame.label());
         let drawing = draw(&view.tree, &view.frames, values, &inclusive, limits, label);
         let drawing = on_a_frame(drawing);
         let over = (rectangles(&drawing) + 1).saturating_sub(options.frames_max);
@@ -251,17 +275,9 @@ fn on_a_frame(mut drawing: Drawing) -> Drawing {
     drawing
 }
 
-/// A text without characters that XML forbids or that turn text around, cut in the middle.
-pub(super) fn safe(text: &str, chars_max: usize) -> String {
-    let bad = |c: char| {
-        c.is_control()
-            || matches!(c, '\u{fffe}' | '\u{ffff}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-    };
-    let clean: String = text
-        .trim()
-        .chars()
-        .map(|c| if bad(c) { '\u{fffd}' } else { c })
-        .collect();
+/// A text of characters that a picture may have, cut in the middle.
+fn safe(text: &str, chars_max: usize) -> String {
+    let clean = printable(text.trim());
     let length = clean.chars().count();
     if length <= chars_max {
         return if clean.is_empty() {
@@ -321,7 +337,7 @@ fn picture(drawing: &Drawing, options: &FlameOptions, look: &Dress) -> Result<St
     inferno.title = safe(&options.title, 120);
     inferno.subtitle = Some(SUBTITLE.to_owned());
     inferno.notes = safe(&options.coverage, 4_000).replace("--", "- -");
-    inferno.count_name.clone_from(&options.unit);
+    inferno.count_name = safe(&options.unit, 60);
     inferno.min_width = 0.0;
     inferno.bgcolors = Some(BackgroundColor::Flat((255, 255, 255).into()));
     inferno.deterministic = true;

@@ -295,20 +295,81 @@ fn one_side(both: &Difference) -> Difference {
 }
 
 #[test]
-fn seconds_are_compared_as_they_are() {
+fn time_is_compared_by_what_it_is_divided_by() {
     let (left, right) = (
         "m;a 2000000000\nm;b 1000000000\n",
-        "m;a 2000000000\nm;b 3000000000\n",
+        "m;a 4000000000\nm;b 6000000000\n",
     );
+    let scale = Scale::Per {
+        left: 10.0,
+        right: 20.0,
+        unit: "CPU-ms/s",
+    };
     let options = FlameOptions::default();
-    let drawn = flame_difference(
-        &view(left, right),
-        &look("l", "r", Scale::Seconds),
-        &options,
-    )
-    .unwrap();
+    let drawn = flame_difference(&view(left, right), &look("l", "r", scale), &options).unwrap();
     let all = frames(&drawn.svg);
-    assert_eq!(find(&all, "a (").0, "a (l 2.000 s, r 2.000 s, +0.000 s)");
-    assert_eq!(find(&all, "b (").0, "b (l 1.000 s, r 3.000 s, +2.000 s)");
+    assert_eq!(
+        find(&all, "a (").0,
+        "a (l 200.00, r 200.00, +0.00 CPU-ms/s)"
+    );
+    assert_eq!(
+        find(&all, "b (").0,
+        "b (l 100.00, r 300.00, +200.00 CPU-ms/s)"
+    );
     assert_eq!(find(&all, "a (").1, "rgb(236,236,236)");
+}
+
+#[test]
+fn what_is_said_of_a_place_is_found_by_its_drawn_label_and_not_said_of_a_process_group() {
+    let long = "very_long_name::".repeat(40);
+    let raw = |end: &str| format!("{long}{end}{long}");
+    let text = |n: u64| {
+        let (sure, chance) = (raw("a_bc"), "tail\u{feff}\u{ffff}");
+        format!("m;{sure} {n}\nm;{chance} 500\nm;other {}\n", 500 - n)
+    };
+    let mut both = ViewBuilder::default();
+    for (n, side) in [(100, Side::Left), (300, Side::Right)] {
+        let (parsed, _) = folded::parse(text(n).as_bytes(), "h");
+        let mut one = model::profile::Profile::new("on-cpu", parsed.measures.clone());
+        // The same stacks in a process group, whose name is odd too.
+        one.merge(&parsed).unwrap();
+        let mut grouped = model::profile::SeriesTable::default();
+        for series in one.series.as_slice() {
+            let mut series = series.clone();
+            series.process.role = "nginx:\u{ffff}worker".into();
+            grouped.intern(&series);
+        }
+        one.series = grouped;
+        both.add(&one, |_| true, 0, side);
+    }
+    let view = both.build();
+    let told: BTreeMap<Vec<String>, Told> = [
+        (vec!["m".to_owned()], Told::More),
+        (vec!["m".to_owned(), raw("a_bc")], Told::More),
+        (
+            vec!["m".to_owned(), "tail\u{feff}\u{ffff}".to_owned()],
+            Told::More,
+        ),
+    ]
+    .into();
+    let look = DifferenceLook {
+        told: Some(&told),
+        ..look("l\u{1}", "r\u{fffe}", Scale::Shares)
+    };
+    let drawn = flame_difference(&view, &look, &FlameOptions::default()).unwrap();
+    let all = frames(&drawn.svg);
+    let unsure: Vec<&str> = all
+        .iter()
+        .filter(|f| f.0.contains("not to be told"))
+        .map(|f| f.0.as_str())
+        .collect();
+    assert_eq!(unsure.len(), 1, "{unsure:?}");
+    assert!(unsure[0].starts_with("other ("), "{unsure:?}");
+    assert!(
+        find(&all, "nginx:\u{fffd}worker (")
+            .0
+            .ends_with("+0.00 points)")
+    );
+    assert!(!drawn.svg.contains(['\u{1}', '\u{fffe}', '\u{ffff}']));
+    well_formed(&drawn.svg);
 }

@@ -1,13 +1,12 @@
 //! The report as one page: what a person opens from a ticket. In: a run's record, its profile and its
 //! pictures. Out: HTML that needs nothing beside it. Never: markup from a name, a request to anywhere.
 
-use super::dress::escape;
+use super::dress::{escape, quoted};
 use super::findings::grouped;
-use super::table::{count, percent, printable};
+use super::table::{count, percent};
 use crate::compare::{By, Ranking, top};
 use crate::store::RunRecord;
-use model::Severity;
-use model::profile::Profile;
+use model::profile::{Measure, Profile};
 use std::fmt::Write as _;
 
 /// Rows of the table of frames.
@@ -65,11 +64,11 @@ pub fn report_html(record: &RunRecord, profile: &Profile, pictures: &[Picture]) 
     let mut out = format!(
         "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>{0}</title><style>{STYLE}</style></head><body>\n\
          <h1>{0}</h1>\n<p class=\"soft\">Run <code>{1}</code>, {2}, started {3}</p>\n<p><b>Coverage:</b> {4}.</p>\n",
-        text(title),
+        escape(title),
         record.id,
         record.state,
-        text(&record.started),
-        text(&record.coverage.line())
+        escape(&record.started),
+        escape(&record.coverage.line())
     );
     out.push_str("<h2>Which host is unlike the others</h2>\n");
     match &record.ranking {
@@ -81,9 +80,9 @@ pub fn report_html(record: &RunRecord, profile: &Profile, pictures: &[Picture]) 
         let _ = writeln!(
             out,
             "<h2>{0}</h2>\n<iframe title=\"{0}\" height=\"{1}\" sandbox=\"allow-scripts\" srcdoc=\"{2}\"></iframe>",
-            text(&picture.title),
+            escape(&picture.title),
             picture.height + 24,
-            escape(&inline_svg(&picture.svg))
+            quoted(&inline_svg(&picture.svg))
         );
     }
     hosts(&mut out, record);
@@ -108,7 +107,14 @@ fn rank(out: &mut String, ranking: &Ranking) {
     let said = ranking.sentences();
     for (sentence, entry) in said.iter().zip(&ranking.entries).take(SENTENCES) {
         let class = if entry.odd { " class=\"odd\"" } else { "" };
-        let _ = writeln!(out, "<li{class}>{}</li>", text(sentence));
+        let _ = writeln!(out, "<li{class}>{}</li>", escape(sentence));
+    }
+    for host in &ranking.without_samples {
+        let _ = writeln!(
+            out,
+            "<li>{} has no samples and was not compared</li>",
+            escape(host)
+        );
     }
     out.push_str("</ul>\n");
     let more = said.len().saturating_sub(SENTENCES);
@@ -117,7 +123,7 @@ fn rank(out: &mut String, ranking: &Ranking) {
     } else {
         String::new()
     };
-    let _ = writeln!(out, "<p class=\"soft\">{more}{}</p>", text(&ranking.note));
+    let _ = writeln!(out, "<p class=\"soft\">{more}{}</p>", escape(&ranking.note));
 }
 
 fn hosts(out: &mut String, record: &RunRecord) {
@@ -130,9 +136,9 @@ fn hosts(out: &mut String, record: &RunRecord) {
         let _ = writeln!(
             out,
             "<tr><td>{}<td>{}<td>{}<td class=\"n\">{}<td class=\"n\">{}<td class=\"n\">{}</tr>",
-            text(name),
+            escape(name),
             format!("{:?}", host.outcome).to_lowercase(),
-            text(format!("{} {}", host.engine, stats.mode).trim()),
+            escape(format!("{} {}", host.engine, stats.mode).trim()),
             count(stats.samples),
             percent(lost, stats.samples.saturating_add(lost)),
             stats.processes
@@ -142,11 +148,13 @@ fn hosts(out: &mut String, record: &RunRecord) {
 }
 
 fn frames(out: &mut String, profile: &Profile) {
-    let all = top(profile, |_| true, 0, By::SelfValue);
+    let (shown, unit) = Measure::shown(&profile.measures);
+    let all = top(profile, |_| true, shown, By::SelfValue);
     let _ = writeln!(
         out,
-        "<h2>Top frames of {} samples</h2>\n<table><tr><th class=\"n\">self<th class=\"n\">total<th>frame</tr>",
-        count(all.whole)
+        "<h2>Top frames of {} {}</h2>\n<table><tr><th class=\"n\">self<th class=\"n\">total<th>frame</tr>",
+        count(all.whole),
+        escape(&unit)
     );
     for row in all.rows.iter().take(TOP_ROWS) {
         let _ = writeln!(
@@ -154,7 +162,7 @@ fn frames(out: &mut String, profile: &Profile) {
             "<tr><td class=\"n\">{}<td class=\"n\">{}<td><code>{}</code></tr>",
             percent(row.own, all.whole),
             percent(row.total, all.whole),
-            text(&row.name)
+            escape(&row.name)
         );
     }
     out.push_str("</table>\n");
@@ -167,11 +175,7 @@ fn findings(out: &mut String, record: &RunRecord) {
         out.push_str("<p>None.</p>\n");
     }
     for (finding, hosts) in grouped(&all) {
-        let class = match finding.severity() {
-            Severity::Error => "error",
-            Severity::Warning => "warning",
-            Severity::Note => "note",
-        };
+        let class = finding.severity().word();
         let place = if hosts.is_empty() {
             String::new()
         } else {
@@ -181,16 +185,12 @@ fn findings(out: &mut String, record: &RunRecord) {
             out,
             "<div class=\"finding {class}\"><b><code>{}</code>{}</b>: {}<br><span class=\"soft\">{}</span><br>Do: {}</div>",
             finding.code,
-            text(&place),
-            text(finding.code.what()),
-            text(&finding.evidence),
-            text(&finding.remedy)
+            escape(&place),
+            escape(finding.code.what()),
+            escape(&finding.evidence),
+            escape(&finding.remedy)
         );
     }
-}
-
-fn text(text: &str) -> String {
-    escape(&printable(text))
 }
 
 #[cfg(test)]
@@ -206,6 +206,7 @@ mod tests {
         for (host, text) in [
             ("a", "main;<script>x 900\nm;y 100\n"),
             ("b", "main;z 1000\n"),
+            ("<idle>", "main 0\n"),
         ] {
             profile
                 .merge(&folded::parse(text.as_bytes(), host).0)
@@ -225,6 +226,8 @@ mod tests {
             "&lt;script&gt;x",
             "&lt;/style&gt;&lt;svg width=&quot;10&quot;",
             "ranking-few-hosts",
+            "<li>&lt;idle&gt; has no samples and was not compared</li>",
+            "Top frames of 2,000 samples",
         ] {
             assert!(page.contains(wanted), "{wanted} is missing in\n{page}");
         }
@@ -232,5 +235,23 @@ mod tests {
             !page.contains("<script") && !page.contains("http"),
             "nothing is fetched or run"
         );
+    }
+
+    #[test]
+    fn waits_are_shown_by_their_length() {
+        let mut profile = Profile::new("off-cpu", Measure::off_cpu());
+        let series = profile.series.intern(&Default::default());
+        for (name, events, ns) in [("often", 900, 1_000), ("long", 1, 9_000)] {
+            let frame = model::profile::Frame::marker(name);
+            let frame = profile.frames.intern(&frame);
+            profile.add_stack(series, &[frame], &[events, ns, 0]);
+        }
+        let page = report_html(&record_of(&["a"]), &profile, &[]);
+        for wanted in [
+            "Top frames of 10,000 ns blocked</h2>",
+            "<tr><td class=\"n\">90.00 %<td class=\"n\">90.00 %<td><code>long</code></tr>",
+        ] {
+            assert!(page.contains(wanted), "{wanted} is missing in\n{page}");
+        }
     }
 }

@@ -3,14 +3,18 @@
 //! number is needed: every cell has a tooltip.
 
 use super::dress::escape;
-use super::table::printable;
-use crate::compare::{Heat, Ranking};
+use super::table::count;
+use crate::compare::{Heat, HeatRow, Ranking};
 use std::fmt::Write as _;
 
 /// Most rows of a picture.
 const ROWS_MAX: usize = 400;
+/// Most workers of a heat map: the hottest.
+const WORKERS_MAX: usize = 200;
 /// Most columns of seconds; more are joined.
 const COLUMNS_MAX: usize = 900;
+/// Most cells of a heat map, each of which has some 170 bytes: with more workers seconds are joined.
+const CELLS_MAX: usize = 20_000;
 /// Width that the cells of a heat map have together, in pixels.
 const CELLS_WIDTH: f64 = 960.0;
 /// Most places of the overview.
@@ -25,14 +29,26 @@ const NAME_LETTERS: usize = 36;
 #[must_use]
 pub fn heat_svg(heat: &Heat, title: &str, coverage: &str) -> String {
     let seconds = heat.rows.iter().map(|r| r.busy.len()).max().unwrap_or(0);
-    let rows = &heat.rows[..heat.rows.len().min(ROWS_MAX)];
-    let joined = seconds.div_ceil(COLUMNS_MAX).max(1);
+    let rows = hottest(&heat.rows);
+    let columns_max = (CELLS_MAX / rows.len().max(1)).min(COLUMNS_MAX);
+    let joined = seconds.div_ceil(columns_max).max(1);
     let columns = seconds.div_ceil(joined);
     let width = (CELLS_WIDTH / columns.max(1) as f64).min(24.0);
     let most = rows.iter().flat_map(|r| r.busy.iter().flatten());
     let most = most.fold(0.01_f64, |a, b| a.max(*b));
     let unit = if heat.cpus { "CPU" } else { "samples" };
-    let legend = format!("pale: idle; dark red: {most:.2} {unit} in a second");
+    let mut legend = format!("pale: idle; dark red: {most:.2} {unit} in a second");
+    if joined > 1 {
+        let _ = write!(legend, "; a cell is the mean of {joined} seconds");
+    }
+    let left = heat.rows.len() - rows.len();
+    if left > 0 {
+        let _ = write!(
+            legend,
+            "; {} less hot workers are not drawn",
+            count(left as u64)
+        );
+    }
     let mut out = head(
         NAMES + 20 + CELLS_WIDTH as usize,
         112 + rows.len() * ROW,
@@ -77,7 +93,7 @@ pub fn heat_svg(heat: &Heat, title: &str, coverage: &str) -> String {
                 y + 1,
                 (width - 0.4).max(0.4),
                 ROW - 2,
-                escape(&printable(&name)),
+                escape(&name),
             );
         }
     }
@@ -94,15 +110,25 @@ pub fn heat_svg(heat: &Heat, title: &str, coverage: &str) -> String {
             break;
         }
     }
-    let left = heat.rows.len() - rows.len();
-    if left > 0 {
-        let _ = writeln!(
-            out,
-            "<text x=\"12\" y=\"{y}\">{left} more workers are not drawn</text>"
-        );
-    }
     out.push_str("</svg>\n");
     out
+}
+
+/// The workers that were hottest, in the order of all: those with the busiest second, and of those with
+/// equal ones the busiest in all.
+fn hottest(rows: &[HeatRow]) -> Vec<&HeatRow> {
+    let heat = |row: &HeatRow| {
+        let busy = || row.busy.iter().flatten();
+        (busy().fold(0.0_f64, |a, b| a.max(*b)), busy().sum::<f64>())
+    };
+    let mut order: Vec<(usize, (f64, f64))> = rows.iter().map(heat).enumerate().collect();
+    order.sort_by(|(i, a), (k, b)| {
+        let by_second = b.0.total_cmp(&a.0);
+        by_second.then(b.1.total_cmp(&a.1)).then(i.cmp(k))
+    });
+    order.truncate(WORKERS_MAX);
+    order.sort_unstable_by_key(|(i, _)| *i);
+    order.into_iter().map(|(i, _)| &rows[i]).collect()
 }
 
 /// The overview: a row for each host, a column for each place in which a host stands out.
@@ -119,6 +145,7 @@ pub fn overview_svg(ranking: &Ranking, title: &str, coverage: &str) -> String {
         }
     }
     places.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(b.0)));
+    let places_left = places.len().saturating_sub(PLACES_MAX);
     places.truncate(PLACES_MAX);
     let most = places.first().map_or(1.0, |p| p.1).max(1e-9);
     let cell = 76;
@@ -139,7 +166,7 @@ pub fn overview_svg(ranking: &Ranking, title: &str, coverage: &str) -> String {
             "<text x=\"{x}\" y=\"{}\" transform=\"rotate(-35 {x} {})\"><title>{}</title>{}</text>",
             top - 8,
             top - 8,
-            escape(&printable(&path.join(" → "))),
+            escape(&path.join(" → ")),
             shortened(label, 30)
         );
     }
@@ -179,7 +206,7 @@ pub fn overview_svg(ranking: &Ranking, title: &str, coverage: &str) -> String {
             let _ = writeln!(
                 out,
                 "<g><title>{}: {:+.2} ({:+.2} to {:+.2}) {unit}</title><rect x=\"{x}\" y=\"{}\" width=\"{}\" height=\"{}\" fill=\"rgb({r},{g},{b})\"/><text x=\"{}\" y=\"{}\" text-anchor=\"end\">{:+.1}{dot}</text></g>",
-                escape(&printable(&format!("{}, {}", entry.host, path.join(" → ")))),
+                escape(&format!("{}, {}", entry.host, path.join(" → "))),
                 gap.delta,
                 gap.low,
                 gap.high,
@@ -198,6 +225,9 @@ pub fn overview_svg(ranking: &Ranking, title: &str, coverage: &str) -> String {
     let mut notes = Vec::new();
     if left > 0 {
         notes.push(format!("{left} more hosts are not drawn"));
+    }
+    if places_left > 0 {
+        notes.push(format!("{places_left} more places are not drawn"));
     }
     if !missing.is_empty() {
         notes.push(format!("without samples: {}", missing.join(", ")));
@@ -230,9 +260,8 @@ fn short(text: &str) -> String {
 
 /// Text for a picture, of at most so many letters.
 fn shortened(text: &str, most: usize) -> String {
-    let text = printable(text);
     if text.chars().count() <= most {
-        return escape(&text);
+        return escape(text);
     }
     let cut: String = text.chars().take(most - 1).collect();
     escape(&format!("{cut}…"))
@@ -272,7 +301,7 @@ fn signed_colour(part: f64) -> (u8, u8, u8) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::compare::{Gap, HeatRow, HostDifference, PlaceGap};
+    use crate::compare::{Gap, HostDifference, PlaceGap};
 
     #[test]
     fn every_worker_and_second_has_a_cell_and_no_name_is_markup() {
@@ -305,6 +334,43 @@ mod tests {
             cpus: true,
         };
         assert!(heat_svg(&long, "t", "").matches("<rect").count() <= COLUMNS_MAX + 1);
+    }
+
+    #[test]
+    fn of_a_large_fleet_the_hottest_workers_are_drawn_and_the_rest_is_counted() {
+        let row = |i: usize| HeatRow {
+            host: format!("h{:03}", i / 8),
+            worker: format!("nginx: worker {i}"),
+            // One second of a worker that is idle else counts more than a warm minute.
+            busy: (0..3_600)
+                .map(|s| {
+                    Some(if i == 1_234 && s == 77 {
+                        0.99
+                    } else {
+                        0.2 + (i % 97) as f64 / 1_000.0
+                    })
+                })
+                .collect(),
+        };
+        let heat = Heat {
+            first: 0,
+            rows: (0..1_600).map(row).collect(),
+            cpus: true,
+        };
+        let svg = heat_svg(&heat, "t", "");
+        let cells = svg.matches("CPU</title>").count();
+        assert!((15_000..=CELLS_MAX).contains(&cells), "{cells} cells");
+        assert!(svg.len() < 5_000_000, "{} bytes", svg.len());
+        assert!(
+            svg.contains("a cell is the mean of 36 seconds; 1,400 less hot workers are not drawn")
+        );
+        assert!(svg.contains("nginx: worker 1234, ") && svg.contains("nginx: worker 96, "));
+        assert!(!svg.contains("nginx: worker 97, "), "0.2 CPU all the time");
+        let at = |worker: &str| svg.find(&format!("nginx: worker {worker}<")).unwrap();
+        assert!(
+            at("96") < at("193") && at("193") < at("1234"),
+            "in the order of hosts"
+        );
     }
 
     #[test]

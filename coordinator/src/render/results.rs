@@ -7,9 +7,9 @@ use super::html::{Picture, report_html};
 use super::overview::{heat_svg, overview_svg};
 use super::report::report;
 use super::view::{Side, View, ViewBuilder};
-use crate::compare::{self, Per};
+use crate::compare::{self, Rests};
 use crate::store::{RunDir, RunRecord, StoreError};
-use model::profile::{Measure, Profile, Series};
+use model::profile::{Measure, Profile};
 use model::{Coverage, Finding, FindingCode, HostName};
 use std::io;
 
@@ -47,6 +47,7 @@ pub fn write_all(
 
     let (hosts, refused) = hosts_with_samples(profile);
     findings.extend(refused);
+    let rests = (hosts.len() > 1).then(|| Rests::of(profile)).flatten();
     for host in &hosts {
         let name = host.as_str();
         let view = View::of(profile, |s| s.host == name, shown);
@@ -59,18 +60,12 @@ pub fn write_all(
             both.add(profile, |s| s.host == name, shown, Side::Right);
             let about = format!("{name} against the rest");
             let options = options(&about, &record.coverage);
-            let (rest, own) = (|s: &Series| s.host != name, |s: &Series| s.host == name);
-            let side = |series| compare::Side { profile, series };
-            let seed = compare::seed(&record.id);
-            // Each costs as much as the whole fleet is large.
-            let told = (hosts.len() <= TOLD_HOSTS_MAX || stands_out(record, name))
-                .then(|| compare::compared(&side(&rest), &side(&own), Per::Share, seed))
-                .flatten();
+            let told = rests.as_ref().and_then(|r| r.told(name));
             let look = DifferenceLook {
                 left: "the rest".to_owned(),
                 right: name.to_owned(),
                 scale: super::Difference::Shares,
-                told: told.as_ref().map(|t| &t.places),
+                told: told.as_ref(),
             };
             let picture = flame_difference(&both.build(), &look, &options);
             let picture = drawn(picture)?;
@@ -86,8 +81,6 @@ pub fn write_all(
     Ok(findings)
 }
 
-/// In larger fleets only the differences of hosts that stand out say what may be chance.
-const TOLD_HOSTS_MAX: usize = 24;
 /// Most pictures of the page: each may have a megabyte.
 const PICTURES_MAX: usize = 6;
 

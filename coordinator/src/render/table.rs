@@ -70,11 +70,14 @@ pub fn percent(part: u64, whole: u64) -> String {
         .map_or_else(|| "-".to_owned(), |s| format!("{:.2} %", s.percent()))
 }
 
-/// A text without characters that a terminal obeys or that turn text around.
+/// A text without characters that a terminal obeys, that turn text around, or that XML forbids: the
+/// one rule for all that is written for people.
 #[must_use]
 pub fn printable(text: &str) -> String {
-    let bad =
-        |c: char| c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let bad = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{fffe}' | '\u{ffff}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
     text.chars()
         .map(|c| if bad(c) { '\u{fffd}' } else { c })
         .collect()
@@ -98,6 +101,10 @@ mod tests {
             "{text}"
         );
         assert!(table(&["frame"], &rows, true).contains('\u{1b}'));
+        assert_eq!(
+            printable("a\u{0}\n\u{85}\u{202e}\u{fffe}\u{ffff}ü\u{1ffff}"),
+            "a\u{fffd}\u{fffd}\u{fffd}\u{fffd}\u{fffd}\u{fffd}ü\u{1ffff}"
+        );
         assert_eq!(percent(1, 0), "-");
         assert_eq!(percent(1, 3), "33.33 %");
     }
