@@ -235,7 +235,7 @@ fn inputs_are_recognised_or_refused_with_what_would_be_accepted() {
         (
             &["top", "-", "--by", "uri"],
             "a 1\n",
-            "self, total, module, plugin and phase are",
+            "use self, total, module, plugin, phase, file or kind",
         ),
         (
             &["diff", "-", "p.ffz", "--by", "per-1k"],

@@ -75,3 +75,53 @@ fn differences_come_with_intervals_and_verdicts_and_say_what_weakens_them() {
         "{said}"
     );
 }
+
+#[test]
+fn sides_are_compared_by_what_functions_belong_to() {
+    let root = tempfile::tempdir().unwrap();
+    let side = |acl: u32, auth: u32| {
+        let access = "main;ngx_worker;access_by_lua(nginx.conf:3);/l/kong/init.lua:9 access";
+        format!(
+            "{access};/l/kong/plugins/acl/handler.lua:7 f {acl}\n\
+             {access};/l/kong/plugins/acl/handler.lua:7 f;/l/resty/lrucache.lua:3 get {acl}\n\
+             {access};/l/kong/plugins/key-auth/handler.lua:7 f {auth}\n\
+             main;ngx_worker;tcp_sendmsg_[k] 300\n"
+        )
+    };
+    std::fs::write(root.path().join("before"), side(100, 400)).unwrap();
+    std::fs::write(root.path().join("after"), side(300, 400)).unwrap();
+    for (group, more, before, after) in [
+        ("plugin", "acl", 200.0 / 900.0, 600.0 / 1_300.0),
+        (
+            "file",
+            "/l/resty/lrucache.lua",
+            100.0 / 900.0,
+            300.0 / 1_300.0,
+        ),
+        ("phase", "access", 600.0 / 900.0, 1_000.0 / 1_300.0),
+        ("kind", "lua interpreted", 600.0 / 900.0, 1_000.0 / 1_300.0),
+    ] {
+        let arguments = ["diff", "before", "after", "--roll-up", group];
+        let json = fleetflame(root.path(), &[&arguments[..], &["--json"]].concat());
+        let json: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
+        let rows = json["frames"].as_array().unwrap();
+        let row = rows
+            .iter()
+            .find(|r| r["frame"] == more && r["kind"] == "self")
+            .unwrap_or_else(|| panic!("{more} is missing in {json:#}"));
+        assert_eq!(row["told"], "more", "{row}");
+        for (side, share) in [("left", before), ("right", after)] {
+            let shown = row[side].as_f64().unwrap();
+            assert!((shown - share * 100.0).abs() < 1e-9, "{side}: {row}");
+        }
+        let drawn = fleetflame(root.path(), &arguments);
+        assert!(text(&drawn.stdout).contains(&format!("<title>{more} (before ")));
+    }
+    let folded = ["diff", "before", "after", "--roll-up", "plugin", "--folded"];
+    let folded = fleetflame(root.path(), &folded);
+    assert!(
+        text(&folded.stdout).contains("[nginx];[kong];acl 200 600\n"),
+        "{}",
+        text(&folded.stdout)
+    );
+}

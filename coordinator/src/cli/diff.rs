@@ -9,8 +9,8 @@ use super::reading::ReadArgs;
 use super::seconds::SecondArgs;
 use super::{COMPLETE, NOTHING};
 use crate::compare::{
-    self, Circumstances, Compared, FrameDifference, NotCompared, Per, Told, comparable,
-    denominator_missing,
+    self, By, Circumstances, Compared, FrameDifference, NotCompared, Per, Told, comparable,
+    denominator_missing, grouped,
 };
 use crate::render::{
     Difference, DifferenceLook, FlameOptions, Side, View, ViewBuilder, flame_difference, table,
@@ -33,6 +33,7 @@ Examples:
   fleetflame diff before.folded after.folded -o diff.svg
   fleetflame diff 01JD3K:rest-of:kong-2 01JD3K:kong-2 -o kong-2.svg
   fleetflame diff monday-run tuesday-run --by per-1k --json
+  fleetflame diff monday-run tuesday-run --by per-1k --roll-up plugin
   fleetflame diff 01JD3K 01JD3K --above 90              the seconds with a worker over 90 %, against the others
   fleetflame diff before.folded after.folded --folded -n > both.folded")]
 pub struct DiffArgs {
@@ -48,6 +49,9 @@ pub struct DiffArgs {
     /// share (of each side's samples), cpu (CPU time per second) or per-1k (CPU time per 1,000 requests)
     #[arg(long, default_value = "share", value_parser = Per::parse)]
     by: Per,
+    /// Groups in the place of functions: module, kind (kernel, native, Lua), plugin, phase or file
+    #[arg(long, value_name = "GROUP", value_parser = By::parse_group, conflicts_with_all = ["normalize", "strip_hex"])]
+    roll_up: Option<By>,
     /// Folded text with both counts instead of a picture
     #[arg(long)]
     folded: bool,
@@ -74,6 +78,7 @@ pub fn diff(args: &DiffArgs, output: &Output) -> anyhow::Result<u8> {
     }
     if args.folded
         && !output.json
+        && args.roll_up.is_none()
         && let Some(code) = folded_difference::of_texts(args, output)?
     {
         return Ok(code);
@@ -82,9 +87,15 @@ pub fn diff(args: &DiffArgs, output: &Output) -> anyhow::Result<u8> {
     let mut sides = [read(&args.left)?, read(&args.right)?];
     same_unit(&sides)?;
     args.seconds.choose(&mut sides, args.left == args.right)?;
+    let circumstances = sides.each_ref().map(circumstances);
+    if let Some(by) = args.roll_up {
+        for side in &mut sides {
+            side.profile = grouped(&side.profile, by);
+        }
+    }
     let [left, right] = &sides;
     let mut findings: Vec<Finding> = sides.iter().flat_map(|s| s.findings.clone()).collect();
-    let between = comparable(&circumstances(left), &circumstances(right));
+    let between = comparable(&circumstances[0], &circumstances[1]);
     if let Some(refused) = between.iter().find(|f| f.severity() == Severity::Error) {
         return Err(usage(refused.to_string()));
     }

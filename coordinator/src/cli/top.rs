@@ -23,8 +23,8 @@ pub struct TopArgs {
     /// A run, RUN:HOST, RUN:rest-of:HOST, a file in any known format, or - for stdin
     #[arg(value_name = "RUN|FILE")]
     input: String,
-    /// self, total, module, or for a gateway's Lua plugin or phase
-    #[arg(long, default_value = "self", value_parser = parse_by)]
+    /// self, total, module, kind (kernel, native, Lua), or for a gateway's Lua plugin, phase or file
+    #[arg(long, default_value = "self", value_parser = By::parse)]
     by: By,
     /// How many rows
     #[arg(short = 'n', value_name = "ROWS", default_value_t = 20)]
@@ -33,20 +33,6 @@ pub struct TopArgs {
     how: ReadArgs,
     #[command(flatten)]
     root: Root,
-}
-
-fn parse_by(text: &str) -> Result<By, String> {
-    match text {
-        "self" => Ok(By::SelfValue),
-        "total" => Ok(By::Total),
-        "module" => Ok(By::Module),
-        "plugin" => Ok(By::Plugin),
-        "phase" => Ok(By::Phase),
-        "file" | "uri" => Err(format!(
-            "{text} is not there yet; self, total, module, plugin and phase are"
-        )),
-        _ => Err("use self, total, module, plugin or phase".to_owned()),
-    }
 }
 
 pub fn top(args: &TopArgs, output: &Output) -> anyhow::Result<u8> {
@@ -72,12 +58,6 @@ pub fn top(args: &TopArgs, output: &Output) -> anyhow::Result<u8> {
                 ]
             })
             .collect();
-        let what = match args.by {
-            By::SelfValue | By::Total => "frame",
-            By::Module => "module",
-            By::Plugin => "plugin",
-            By::Phase => "phase",
-        };
         output.talk(&format!(
             "{}: {} {unit}, {}\n",
             input.name,
@@ -85,7 +65,7 @@ pub fn top(args: &TopArgs, output: &Output) -> anyhow::Result<u8> {
             input.coverage
         ));
         output.data(&table(
-            &[">self", ">", ">total", ">", what],
+            &[">self", ">", ">total", ">", args.by.word()],
             &cells,
             output.bold(),
         ))?;

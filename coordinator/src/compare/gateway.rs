@@ -2,6 +2,7 @@
 //! phase. In: the call tree. Out: a name for each node. Never: a name that only one kind of input has:
 //! Lua frames of an agent and of folded text are read alike.
 
+use super::By;
 use model::profile::{Frame, FrameKind, Node};
 
 /// What the way from the root to a node has shown so far.
@@ -13,10 +14,11 @@ struct Way<'a> {
     lua: bool,
     kong: bool,
     kernel: bool,
+    file: Option<&'a str>,
 }
 
 /// The group of each node, in order; nodes stand behind their parents.
-pub(super) fn groups(nodes: &[Node], frames: &[Frame], by_phase: bool) -> Vec<String> {
+pub(super) fn groups(nodes: &[Node], frames: &[Frame], by: By) -> Vec<String> {
     let mut ways: Vec<Way<'_>> = Vec::with_capacity(nodes.len());
     for (id, node) in nodes.iter().enumerate() {
         let above = ways.get(node.parent.0 as usize).copied();
@@ -25,14 +27,39 @@ pub(super) fn groups(nodes: &[Node], frames: &[Frame], by_phase: bool) -> Vec<St
         ways.push(frame.map_or(above, |f| above.with(f)));
     }
     let name = |way: &Way<'_>| {
-        let name = if by_phase {
-            way.phase_name()
-        } else {
-            way.plugin_name()
+        let name = match by {
+            By::Phase => way.phase_name(),
+            By::File => way.file.unwrap_or("[no lua]"),
+            _ => way.plugin_name(),
         };
         name.to_owned()
     };
     ways.iter().map(name).collect()
+}
+
+/// Whether a frame is Lua's; text formats keep the file in the name.
+fn is_lua(frame: &Frame) -> bool {
+    let lua = matches!(frame.kind, FrameKind::Lua | FrameKind::Jit);
+    lua || (frame.kind != FrameKind::Kernel
+        && (frame.file.contains(".lua") || frame.name.contains(".lua")))
+}
+
+/// What runs in a frame.
+pub(super) fn kind(frame: &Frame) -> &'static str {
+    match frame.kind {
+        FrameKind::Kernel => "kernel",
+        FrameKind::Jit => "lua compiled",
+        FrameKind::Marker => "[other]",
+        _ if is_lua(frame) => "lua interpreted",
+        _ => "native",
+    }
+}
+
+/// The file of a Lua frame's place: what stands before the line, or all where there is none.
+fn file(place: &str) -> &str {
+    place
+        .split_once(".lua")
+        .map_or(place, |(path, _)| &place[..path.len() + 4])
 }
 
 impl<'a> Way<'a> {
@@ -43,8 +70,7 @@ impl<'a> Way<'a> {
         } else {
             &frame.file
         };
-        let is_lua =
-            matches!(frame.kind, FrameKind::Lua | FrameKind::Jit) || place.contains(".lua");
+        let is_lua = is_lua(frame);
         self.kernel = frame.kind == FrameKind::Kernel;
         self.nginx |= frame.module == "nginx" || frame.name.starts_with("ngx_");
         if frame.kind == FrameKind::Marker {
@@ -53,6 +79,7 @@ impl<'a> Way<'a> {
         self.phase = phase(place).or(self.phase);
         if is_lua {
             self.lua = true;
+            self.file = Some(file(place)).or(self.file);
             self.plugin = plugin(place).or(self.plugin);
             self.kong |= behind(place, "kong/").is_some();
         }
@@ -129,12 +156,11 @@ fn phase(place: &str) -> Option<&str> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{By, top};
+    use super::super::{By, grouped, top};
     use model::format::folded;
     use std::collections::BTreeMap;
 
-    fn rolled(by: By) -> BTreeMap<String, u64> {
-        let text = "\
+    const TEXT: &str = "\
             main;ngx_worker;access_by_lua(nginx.conf:3);/l/kong/init.lua:9 access;/l/kong/plugins/key-auth/handler.lua:7 KeyAuth:access 10\n\
             main;ngx_worker;access_by_lua(nginx.conf:3);/l/kong/init.lua:9 access;/l/kong/plugins/key-auth/handler.lua:7 KeyAuth:access;/l/resty/sha.lua:1 final 5\n\
             main;ngx_worker;access_by_lua(nginx.conf:3);/l/kong/plugins/a/handler.lua:7 f;/l/kong/plugins/b/x.lua:7 g;do_syscall_64_[k] 2\n\
@@ -145,7 +171,9 @@ mod tests {
             main;ngx_worker 8\n\
             main;ngx_worker;tcp_sendmsg_[k] 9\n\
             luajit;/x/kong.lua:3 f;/l/kong/plugins/UPPER/f.lua:3 f 1\n";
-        let (profile, _) = folded::parse(text.as_bytes(), "h");
+
+    fn rolled(by: By) -> BTreeMap<String, u64> {
+        let (profile, _) = folded::parse(TEXT.as_bytes(), "h");
         let rolled = top(&profile, |_| true, 0, by);
         assert_eq!(rolled.rows.iter().map(|r| r.own).sum::<u64>(), rolled.whole);
         rolled.rows.into_iter().map(|r| (r.name, r.own)).collect()
@@ -167,6 +195,41 @@ mod tests {
         for (name, samples) in expected {
             assert_eq!(by_plugin.get(name), Some(&samples), "{name}: {by_plugin:?}");
         }
+    }
+
+    #[test]
+    fn what_is_done_for_a_lua_file_belongs_to_it_and_kinds_are_what_runs() {
+        let by_file = rolled(By::File);
+        let expected = [
+            ("/l/kong/plugins/key-auth/handler.lua", 10),
+            ("/l/resty/sha.lua", 5),
+            ("/l/kong/plugins/b/x.lua", 2),
+            ("/l/kong/init.lua", 4),
+            ("[no lua]", 17),
+        ];
+        for (name, samples) in expected {
+            assert_eq!(by_file.get(name), Some(&samples), "{name}: {by_file:?}");
+        }
+        let by_kind = rolled(By::Kind);
+        let expected = [("kernel", 11), ("native", 8), ("lua interpreted", 36)];
+        assert_eq!(by_kind, expected.map(|(n, s)| (n.to_owned(), s)).into());
+    }
+
+    #[test]
+    fn a_profile_of_groups_has_the_sums_of_the_roll_up() {
+        for by in [By::Plugin, By::Phase, By::File, By::Kind, By::Module] {
+            let (profile, _) = folded::parse(TEXT.as_bytes(), "h");
+            let whole = top(&profile, |_| true, 0, by);
+            let of_groups = top(&grouped(&profile, by), |_| true, 0, By::SelfValue);
+            assert_eq!(of_groups, whole, "{by:?}");
+        }
+        let (profile, _) = folded::parse(TEXT.as_bytes(), "h");
+        let grouped = grouped(&profile, By::Kind);
+        let depths = grouped.tree.as_slice().len();
+        assert!(
+            depths <= 6,
+            "a stack has each kind once where they follow: {depths}"
+        );
     }
 
     #[test]

@@ -26,7 +26,7 @@ pub use heat::{Heat, HeatRow, heat, of_seconds};
 pub use per::Per;
 pub use ranking::{FALSE_MAX, FEW_SAMPLES, Gap, HostDifference, PlaceGap, Ranking, rank};
 pub use rests::Rests;
-pub use rollup::{By, Top, TopRow, top};
+pub use rollup::{By, Top, TopRow, grouped, top};
 pub use sides::{
     Compared, FrameDifference, NotCompared, Side, Told, compared, denominator_missing,
 };

@@ -1,9 +1,9 @@
-//! Roll-ups: where the samples are, by function or by module. In: a profile and which series.
-//! Out: rows with self and total values, largest first. Never: a recursive function counted twice
+//! Roll-ups: where the samples are, by function or by what functions belong to. In: a profile and which
+//! series. Out: rows with self and total values, largest first; a profile of groups. Never: a recursive function counted twice
 //! in a total.
 
 use super::gateway;
-use model::profile::{Frame, FrameKind, Node, Profile, ROOT, Series};
+use model::profile::{Cell, Frame, FrameKind, Node, NodeId, Profile, ROOT, Series, Values};
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -20,6 +20,54 @@ pub enum By {
     Plugin,
     /// Phases of ngx_lua.
     Phase,
+    /// Lua files: what C functions and the kernel do for one belongs to it.
+    File,
+    /// What runs: the kernel, native code, interpreted Lua, compiled Lua.
+    Kind,
+}
+
+impl By {
+    /// Reads a word of the command line.
+    ///
+    /// # Errors
+    /// The words that are known.
+    pub fn parse(word: &str) -> Result<Self, String> {
+        match word {
+            "self" => Ok(Self::SelfValue),
+            "total" => Ok(Self::Total),
+            _ => Self::parse_group(word)
+                .map_err(|_| "use self, total, module, plugin, phase, file or kind".to_owned()),
+        }
+    }
+
+    /// Reads a word that groups functions.
+    ///
+    /// # Errors
+    /// The words that are known.
+    pub fn parse_group(word: &str) -> Result<Self, String> {
+        let groups = [
+            Self::Module,
+            Self::Plugin,
+            Self::Phase,
+            Self::File,
+            Self::Kind,
+        ];
+        let found = groups.into_iter().find(|by| by.word() == word);
+        found.ok_or_else(|| "use module, plugin, phase, file or kind".to_owned())
+    }
+
+    /// What a row is.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::SelfValue | Self::Total => "frame",
+            Self::Module => "module",
+            Self::Plugin => "plugin",
+            Self::Phase => "phase",
+            Self::File => "file",
+            Self::Kind => "kind",
+        }
+    }
 }
 
 /// One row.
@@ -58,17 +106,9 @@ pub fn top(profile: &Profile, wanted: impl Fn(&Series) -> bool, measure: usize, 
     };
     let nameless = number("[unknown]".to_owned());
     let frames = profile.frames.as_slice();
-    let groups: Vec<usize> = if matches!(by, By::Plugin | By::Phase) {
-        let groups = gateway::groups(nodes, frames, by == By::Phase);
-        groups.into_iter().map(number).collect()
-    } else {
-        let of_frame: Vec<usize> = frames.iter().map(|f| number(name(f, by))).collect();
-        let of_node = |n: &Node| of_frame.get(n.frame.0 as usize).copied();
-        nodes
-            .iter()
-            .map(|n| of_node(n).unwrap_or(nameless))
-            .collect()
-    };
+    let groups: Vec<usize> = names_of_nodes(nodes, frames, by, |name| {
+        name.map_or(nameless, |name| number(name.to_owned()))
+    });
     let group = |id: usize| groups[id];
 
     let mut sums = vec![(0_u64, 0_u64); names.len()];
@@ -108,6 +148,74 @@ pub fn top(profile: &Profile, wanted: impl Fn(&Series) -> bool, measure: usize, 
     }
 }
 
+/// What each node's name is made into; the root and damaged nodes have none.
+fn names_of_nodes<T: Clone>(
+    nodes: &[Node],
+    frames: &[Frame],
+    by: By,
+    mut made: impl FnMut(Option<&str>) -> T,
+) -> Vec<T> {
+    if matches!(by, By::Plugin | By::Phase | By::File) {
+        let groups = gateway::groups(nodes, frames, by);
+        return groups.into_iter().map(|name| made(Some(&name))).collect();
+    }
+    let of_frame: Vec<T> = frames.iter().map(|f| made(Some(&name(f, by)))).collect();
+    let nameless = made(None);
+    let of_node = |n: &Node| {
+        of_frame
+            .get(n.frame.0 as usize)
+            .unwrap_or(&nameless)
+            .clone()
+    };
+    nodes.iter().map(of_node).collect()
+}
+
+/// The profile with groups in the place of functions: stacks are the groups that they go through, one
+/// after the other, so that everything that is made of functions can be made of groups.
+#[must_use]
+pub fn grouped(profile: &Profile, by: By) -> Profile {
+    let mut out = Profile {
+        probe: profile.probe.clone(),
+        measures: profile.measures.clone(),
+        series: profile.series.clone(),
+        counters: profile.counters.clone(),
+        ..Profile::default()
+    };
+    let nodes = profile.tree.as_slice();
+    let frames = profile.frames.as_slice();
+    let groups = names_of_nodes(nodes, frames, by, |name| {
+        out.frames
+            .intern(&Frame::marker(name.unwrap_or("[unknown]")))
+    });
+    let mut places: Vec<NodeId> = Vec::with_capacity(nodes.len());
+    for (id, (node, group)) in nodes.iter().zip(groups).enumerate() {
+        let above = places.get(node.parent.0 as usize).copied();
+        let place = match above.filter(|_| id > 0) {
+            None => ROOT,
+            Some(above) if out.tree.get(above).is_some_and(|n| n.frame == group) => above,
+            Some(above) => out.tree.intern(above, group),
+        };
+        places.push(place);
+    }
+    let placed = |(node, values): (NodeId, &Values)| {
+        (
+            places.get(node.0 as usize).copied().unwrap_or(ROOT),
+            *values,
+        )
+    };
+    for (id, totals) in &profile.totals {
+        let rows = totals.iter().map(|(node, values)| placed((*node, values)));
+        let rows = Cell::from_rows(rows.collect());
+        let sum = rows.rows().map(|(node, values)| (node, *values)).collect();
+        out.totals.insert(*id, sum);
+    }
+    for (at, cell) in &profile.cells {
+        let cell = Cell::from_rows(cell.rows().map(placed).collect());
+        out.cells.insert(*at, cell);
+    }
+    out
+}
+
 /// Whether a caller of the node belongs to the same group.
 fn stands_above(
     nodes: &[model::profile::Node],
@@ -126,6 +234,9 @@ fn stands_above(
 }
 
 fn name(frame: &Frame, by: By) -> String {
+    if by == By::Kind {
+        return gateway::kind(frame).to_owned();
+    }
     if by != By::Module {
         return frame.label();
     }
