@@ -5,6 +5,7 @@ use crate::destination::Destination;
 use crate::ids::HostName;
 use crate::order::Budgets;
 use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::str::FromStr;
 
@@ -104,7 +105,14 @@ pub struct JobHost {
     /// Targets on this host, where they differ from the job's (process ids do); else empty.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub targets: Vec<Target>,
+    /// What the inventory says that it is like; kept with the run, so that parts of it can be named by
+    /// labels.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: Labels,
 }
+
+/// Labels of a host; one may have several values, as Ansible's groups do.
+pub type Labels = BTreeMap<String, BTreeSet<String>>;
 
 /// What the user asked for, checked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -31,6 +31,7 @@ fn job(hosts: &[SimulatedHost], duration_ms: u64, seed: u64) -> JobSpec {
                 name: h.name.clone(),
                 reach: Reach::Direct("simulated:1".into()),
                 targets: vec![],
+                labels: Default::default(),
             })
             .collect(),
         targets: vec![Target::Nginx],

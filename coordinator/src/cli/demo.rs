@@ -98,6 +98,7 @@ fn job(fleet: &Fleet, seconds: u16) -> JobSpec {
         name: m.name.clone(),
         reach: Reach::Direct(m.address.clone()),
         targets: vec![Target::Exe(m.workload.display().to_string())],
+        labels: Default::default(),
     };
     JobSpec {
         title: "demo: three gateways, one of them hot".into(),

@@ -32,12 +32,13 @@ const ROWS: usize = 16;
 Examples:
   fleetflame diff before.folded after.folded -o diff.svg
   fleetflame diff 01JD3K:rest-of:kong-2 01JD3K:kong-2 -o kong-2.svg
+  fleetflame diff 01JD3K@dc=bj 01JD3K@dc=sh --by per-1k   by labels of the fleet file
   fleetflame diff monday-run tuesday-run --by per-1k --json
   fleetflame diff monday-run tuesday-run --by per-1k --roll-up plugin
   fleetflame diff 01JD3K 01JD3K --above 90              the seconds with a worker over 90 %, against the others
   fleetflame diff before.folded after.folded --folded -n > both.folded")]
 pub struct DiffArgs {
-    /// The side it is taken against: FILE, RUN, RUN:HOST or RUN:rest-of:HOST
+    /// The side it is taken against: FILE, RUN, RUN:HOST, RUN:rest-of:HOST or RUN@SELECTION
     #[arg(value_name = "A")]
     pub(super) left: String,
     /// The side in question

@@ -41,6 +41,7 @@ fn host(name: HostName, destination: Destination) -> JobHost {
         name,
         reach: Reach::Ssh(destination),
         targets: Vec::new(),
+        labels: Default::default(),
     }
 }
 

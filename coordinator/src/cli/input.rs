@@ -4,6 +4,7 @@
 
 use super::output::{Output, usage};
 use super::reading::{self, Opened, ReadArgs, unreadable};
+use crate::fleet::inventory::{InventoryHost, Selection};
 use crate::store::{
     DEFAULT_ROOT, DirStore, PROFILE_FILE, RunDir, RunRecord, RunStore as _, SpoolReader,
     rebuild_from_spool,
@@ -12,8 +13,10 @@ use anyhow::Context as _;
 use clap::Args;
 use model::format::ffz::{Limits, Want, decode_profile, decode_segment};
 use model::format::import::{Import, Imported};
+use model::job::{JobHost, Labels};
 use model::profile::{Profile, Series};
 use model::{Finding, FindingCode};
+use std::collections::BTreeSet;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
@@ -41,6 +44,13 @@ pub enum Part {
     Host(String),
     /// All hosts but one.
     RestOf(String),
+    /// The hosts that an expression selects by name and labels.
+    Fits {
+        /// The expression.
+        expression: String,
+        /// Those hosts; nobody yet where the run has not been looked at.
+        hosts: BTreeSet<String>,
+    },
 }
 
 impl Part {
@@ -50,6 +60,7 @@ impl Part {
             Self::Whole => true,
             Self::Host(host) => series.host == *host,
             Self::RestOf(host) => series.host != *host,
+            Self::Fits { hosts, .. } => hosts.contains(&series.host),
         }
     }
 }
@@ -91,7 +102,7 @@ pub enum Named {
     Run(Box<Input>),
 }
 
-/// Finds what `word` names: `-`, a file, a run, `RUN:HOST` or `RUN:rest-of:HOST`.
+/// Finds what `word` names: `-`, a file, a run, `RUN:HOST`, `RUN:rest-of:HOST` or `RUN@SELECTION`.
 pub fn find(word: &str, root: &Root, want: Want) -> anyhow::Result<Named> {
     if word == "-" {
         return Ok(Named::Stacks(Opened::open(word)?));
@@ -111,7 +122,7 @@ pub fn find(word: &str, root: &Root, want: Want) -> anyhow::Result<Named> {
     if part == Part::Whole && !Path::new(run).exists() && looks_like_path(run) {
         return Err(usage(format!(
             "{word} is no file and no run; give a file of stacks, a run's directory or id, RUN:HOST, \
-             RUN:rest-of:HOST, or - for stdin"
+             RUN:rest-of:HOST, RUN@SELECTION, or - for stdin"
         )));
     }
     let run = root.store().open(run)?;
@@ -216,12 +227,12 @@ pub fn from_ffz(word: &str, want: Want) -> anyhow::Result<Input> {
 
 /// A run's word and the part of it that is meant.
 fn split(word: &str) -> anyhow::Result<(&str, Part)> {
-    if let Some((run, label)) = word.rsplit_once('@')
-        && label.contains('=')
-    {
-        return Err(usage(format!(
-            "{word}: parts by label are not there yet; {run}, {run}:HOST and {run}:rest-of:HOST are"
-        )));
+    if let Some((run, expression)) = word.split_once('@') {
+        let part = Part::Fits {
+            expression: expression.to_owned(),
+            hosts: BTreeSet::new(),
+        };
+        return Ok((run, part));
     }
     if let Some((run, host)) = word.rsplit_once(":rest-of:") {
         return Ok((run, Part::RestOf(host.to_owned())));
@@ -237,7 +248,7 @@ fn looks_like_path(word: &str) -> bool {
     word.contains(['/', '.'])
 }
 
-fn from_run(run: &RunDir, part: Part, want: Want) -> anyhow::Result<Input> {
+fn from_run(run: &RunDir, mut part: Part, want: Want) -> anyhow::Result<Input> {
     let record = run.record()?;
     let (profile, mut findings) = run_profile(run, want)?;
     let hosts = profile.hosts();
@@ -246,8 +257,12 @@ fn from_run(run: &RunDir, part: Part, want: Want) -> anyhow::Result<Input> {
     } else {
         record.title.clone()
     };
+    if let Part::Fits { expression, hosts } = &mut part {
+        *hosts = select(expression, &record.job.hosts)?;
+    }
     let name = match &part {
         Part::Whole => title,
+        Part::Fits { expression, .. } => expression.clone(),
         Part::Host(host) | Part::RestOf(host) if !hosts.contains(host) => {
             return Err(usage(format!(
                 "the run has no host {host}; it has {}",
@@ -266,6 +281,37 @@ fn from_run(run: &RunDir, part: Part, want: Want) -> anyhow::Result<Input> {
         findings,
         record: Some(record),
     })
+}
+
+/// The hosts of a run that an expression selects by their names and the labels of their inventory.
+fn select(expression: &str, hosts: &[JobHost]) -> anyhow::Result<BTreeSet<String>> {
+    let selection: Selection = expression.parse().map_err(|e: String| usage(e))?;
+    let known = hosts.iter().cloned().map(InventoryHost::from).collect();
+    let chosen = selection.apply(known);
+    if chosen.is_empty() {
+        let mut labels = Labels::new();
+        for (key, values) in hosts.iter().flat_map(|h| &h.labels) {
+            labels
+                .entry(key.clone())
+                .or_default()
+                .extend(values.iter().cloned());
+        }
+        let one = |(key, values): (&String, &BTreeSet<String>)| {
+            let values: Vec<&str> = values.iter().map(String::as_str).collect();
+            format!("{key} ({})", values.join(", "))
+        };
+        let labels: Vec<String> = labels.iter().map(one).collect();
+        let has = if labels.is_empty() {
+            "its hosts have no labels, which come from a fleet file".to_owned()
+        } else {
+            format!("its labels are {}", labels.join(", "))
+        };
+        return Err(usage(format!(
+            "no host of the run fits {expression}; {has}"
+        )));
+    }
+    let names = chosen.into_iter().map(|h| h.host.name.to_string());
+    Ok(names.collect())
 }
 
 /// The profile of a run; of one that never ended, from what was spooled.

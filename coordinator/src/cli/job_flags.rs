@@ -152,6 +152,7 @@ impl JobFlags {
                 name,
                 reach: Reach::Local,
                 targets: Vec::new(),
+                labels: Default::default(),
             });
         }
         for text in &self.ssh {
@@ -172,6 +173,7 @@ impl JobFlags {
                 name,
                 reach,
                 targets: Vec::new(),
+                labels: Default::default(),
             });
         }
         if !self.target.is_empty() {

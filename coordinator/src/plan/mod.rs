@@ -195,6 +195,7 @@ mod tests {
                 name: HostName::new("a").unwrap(),
                 reach: Reach::Local,
                 targets: vec![],
+                labels: Default::default(),
             }],
             targets: vec![Target::Nginx],
             pick: Pick::All,

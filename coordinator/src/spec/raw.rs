@@ -139,6 +139,7 @@ impl RawJob {
                 name,
                 reach: Reach::Local,
                 targets: Vec::new(),
+                labels: Default::default(),
             });
         }
         for host in self.hosts {
@@ -195,6 +196,7 @@ impl RawHost {
             name,
             reach,
             targets,
+            labels: Default::default(),
         })
     }
 }

@@ -223,6 +223,7 @@ pub(crate) mod tests {
             targets: vec![],
             name: HostName::new(*name).unwrap(),
             reach: Reach::Local,
+            labels: Default::default(),
         };
         let job = JobSpec {
             title: "Kong, all nodes".into(),

@@ -222,6 +222,7 @@ async fn run(out: &Path, told: Lie) -> RunRecord {
         name: name.clone(),
         reach: Reach::Direct("simulated:1".into()),
         targets: Vec::new(),
+        labels: Default::default(),
     };
     let job = JobSpec {
         title: "hostile".into(),

@@ -98,6 +98,8 @@ impl Inventory {
                 .or_default()
                 .insert((*group).to_owned());
         }
+        // A run keeps groups only: variables may hold what nobody meant to lie there.
+        let kept = labels.clone();
         for (key, value) in &variables {
             if !key.starts_with("ansible_") && !is_secret(key) && !value.contains("{{") {
                 labels.entry(key.clone()).or_default().insert(value.clone());
@@ -109,6 +111,7 @@ impl Inventory {
                 name: host_name,
                 reach,
                 targets: Vec::new(),
+                labels: kept,
             },
             labels,
         })

@@ -50,6 +50,8 @@ fn the_ini_form_has_groups_ranges_and_variables() {
     assert_eq!(groups, ["bj", "china", "kong"]);
     assert!(first.labels["region"].contains("cn"));
     assert!(!first.labels.contains_key("db_password"), "a secret");
+    let kept: Vec<&str> = first.host.labels.keys().map(String::as_str).collect();
+    assert_eq!(kept, ["group"], "variables are selected by, not kept");
     assert_eq!(hosts["kong-x"].host.reach, ssh("ssh://10.0.0.9:2222"));
     assert!(hosts["kong-x"].labels["note"].contains("two words"));
     assert_eq!(hosts["here"].host.reach, Reach::Local);

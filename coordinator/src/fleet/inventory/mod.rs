@@ -13,8 +13,7 @@ pub use select::Selection;
 pub use ssh_config::{Line, aliases, parse_line};
 
 use crate::spec::{self, SpecError};
-use model::job::JobHost;
-use std::collections::{BTreeMap, BTreeSet};
+use model::job::{JobHost, Labels};
 
 /// Largest number of hosts of one inventory.
 pub const HOSTS_MAX: usize = 10_000;
@@ -25,7 +24,17 @@ pub struct InventoryHost {
     /// Its name and how it is reached.
     pub host: JobHost,
     /// What it is like.
-    pub labels: BTreeMap<String, BTreeSet<String>>,
+    pub labels: Labels,
+}
+
+impl From<JobHost> for InventoryHost {
+    /// With the labels that a run keeps of it.
+    fn from(host: JobHost) -> Self {
+        Self {
+            labels: host.labels.clone(),
+            host,
+        }
+    }
 }
 
 /// Reads an inventory of any kind; `source` is named in errors.
@@ -56,12 +65,12 @@ pub fn read(bytes: &[u8], source: &str) -> Result<Vec<InventoryHost>, SpecError>
 }
 
 fn from_fleet(hosts: Vec<spec::LabelledHost>) -> Vec<InventoryHost> {
-    let one = |(host, labels): spec::LabelledHost| InventoryHost {
-        host,
-        labels: labels
-            .into_iter()
+    let one = |(mut host, labels): spec::LabelledHost| {
+        let labels = labels.into_iter();
+        host.labels = labels
             .map(|(key, values)| (key, values.into_iter().collect()))
-            .collect(),
+            .collect();
+        InventoryHost::from(host)
     };
     hosts.into_iter().map(one).collect()
 }
@@ -88,6 +97,7 @@ fn is_yaml(text: &str) -> bool {
 mod tests {
     use super::*;
     use model::job::Reach;
+    use std::collections::BTreeSet;
 
     #[test]
     fn a_fleet_file_has_hosts_with_labels() {

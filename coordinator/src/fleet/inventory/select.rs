@@ -207,6 +207,7 @@ mod tests {
                 name: HostName::new(name).unwrap(),
                 reach: Reach::Local,
                 targets: Vec::new(),
+                labels: Default::default(),
             },
             labels: Default::default(),
         };
