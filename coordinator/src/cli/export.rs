@@ -22,7 +22,7 @@ Examples:
   fleetflame export 01JD3K:kong-2 --format speedscope -o kong-2.speedscope.json
   perf script | fleetflame export - --format pprof > perf.pb.gz")]
 pub struct ExportArgs {
-    /// A run, RUN:HOST, RUN:rest-of:HOST, a file in any known format, or - for stdin
+    /// A run, RUN:HOST, RUN:rest-of:HOST, RUN@SELECTION, a file in any known format, or - for stdin
     #[arg(value_name = "RUN|FILE")]
     input: String,
     /// folded, pprof, speedscope or ffz; without it, by the ending of OUT

@@ -21,7 +21,7 @@ Examples:
   fleetflame flame 01JD3K --above 90 -o hot.svg          then the stacks of the hot seconds
   fleetflame diff 01JD3K 01JD3K --above 90 -o hot.svg    and against the other seconds")]
 pub struct HeatArgs {
-    /// A run, RUN:HOST, RUN:rest-of:HOST or an ffz file
+    /// A run, RUN:HOST, RUN:rest-of:HOST, RUN@SELECTION or an ffz file
     #[arg(value_name = "RUN|FILE")]
     input: String,
     /// Where the SVG goes; without it, to stdout

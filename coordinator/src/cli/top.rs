@@ -20,7 +20,7 @@ Examples:
   fleetflame top ./kong-cpu --by plugin
   perf script | fleetflame top - --by module")]
 pub struct TopArgs {
-    /// A run, RUN:HOST, RUN:rest-of:HOST, a file in any known format, or - for stdin
+    /// A run, RUN:HOST, RUN:rest-of:HOST, RUN@SELECTION, a file in any known format, or - for stdin
     #[arg(value_name = "RUN|FILE")]
     input: String,
     /// self, total, module, kind (kernel, native, Lua), or for a gateway's Lua plugin, phase or file
