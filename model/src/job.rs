@@ -111,6 +111,19 @@ pub struct JobHost {
     pub labels: Labels,
 }
 
+impl JobHost {
+    /// A host with the job's targets, and without labels.
+    #[must_use]
+    pub fn new(name: HostName, reach: Reach) -> Self {
+        Self {
+            name,
+            reach,
+            targets: Vec::new(),
+            labels: Labels::new(),
+        }
+    }
+}
+
 /// Labels of a host; one may have several values, as Ansible's groups do.
 pub type Labels = BTreeMap<String, BTreeSet<String>>;
 

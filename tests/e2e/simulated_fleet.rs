@@ -23,17 +23,11 @@ fn secs(s: f64) -> Duration {
 }
 
 fn job(hosts: &[SimulatedHost], duration_ms: u64, seed: u64) -> JobSpec {
+    let reach = || Reach::Direct("simulated:1".into());
+    let host = |h: &SimulatedHost| JobHost::new(h.name.clone(), reach());
     JobSpec {
         title: "simulated".into(),
-        hosts: hosts
-            .iter()
-            .map(|h| JobHost {
-                name: h.name.clone(),
-                reach: Reach::Direct("simulated:1".into()),
-                targets: vec![],
-                labels: Default::default(),
-            })
-            .collect(),
+        hosts: hosts.iter().map(host).collect(),
         targets: vec![Target::Nginx],
         pick: Pick::All,
         engine: EngineChoice::Simulated,

@@ -37,12 +37,7 @@ pub fn over_ssh(text: &str, config: Option<&Path>) -> anyhow::Result<Vec<JobHost
 }
 
 fn host(name: HostName, destination: Destination) -> JobHost {
-    JobHost {
-        name,
-        reach: Reach::Ssh(destination),
-        targets: Vec::new(),
-        labels: Default::default(),
-    }
+    JobHost::new(name, Reach::Ssh(destination))
 }
 
 fn from_ssh_config(pattern: &str, config: Option<&Path>) -> anyhow::Result<Vec<JobHost>> {

@@ -148,12 +148,7 @@ impl JobFlags {
         }
         if self.local {
             let name = HostName::new("local").map_err(|e| usage(e.to_string()))?;
-            job.hosts.push(JobHost {
-                name,
-                reach: Reach::Local,
-                targets: Vec::new(),
-                labels: Default::default(),
-            });
+            job.hosts.push(JobHost::new(name, Reach::Local));
         }
         for text in &self.ssh {
             let config = self.ways.ssh_config.as_deref();
@@ -169,12 +164,7 @@ impl JobFlags {
                 .ok_or_else(|| usage(format!("--host {text:?} is not NAME=ADDR:PORT")))?;
             let name = HostName::new(name).map_err(|e| usage(e.to_string()))?;
             let reach = Reach::Direct(address.to_owned());
-            job.hosts.push(JobHost {
-                name,
-                reach,
-                targets: Vec::new(),
-                labels: Default::default(),
-            });
+            job.hosts.push(JobHost::new(name, reach));
         }
         if !self.target.is_empty() {
             job.targets.clone_from(&self.target);

@@ -135,12 +135,7 @@ impl RawJob {
         let mut hosts = Vec::new();
         if self.local {
             let name = HostName::new("local").map_err(|e| e.to_string())?;
-            hosts.push(JobHost {
-                name,
-                reach: Reach::Local,
-                targets: Vec::new(),
-                labels: Default::default(),
-            });
+            hosts.push(JobHost::new(name, Reach::Local));
         }
         for host in self.hosts {
             hosts.push(host.into_host()?);
