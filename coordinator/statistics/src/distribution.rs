@@ -93,6 +93,32 @@ pub(super) fn trigamma(x: f64) -> f64 {
     sum + 1.0 / x + y / 2.0 + y / x * (1.0 / 6.0 - y * (1.0 / 30.0 - y / 42.0))
 }
 
+/// How probable these are by chance all together, in whatever way they hang together: a callee and its
+/// caller say the same twice, and need not be paid for twice (the Cauchy combination test of Liu and Xie,
+/// 2020: a mean of Cauchy variables is one, also of variables that are the same).
+pub(super) fn together(p: &[f64]) -> f64 {
+    use std::f64::consts::PI;
+    let n = p.len() as f64;
+    let one = |p: f64| {
+        // Many that can say nothing (1) must not outweigh one that does; tiny ones are beyond what tan can
+        // tell.
+        let p = p.min(0.9);
+        if p < 1e-8 {
+            1.0 / (PI * p.max(f64::MIN_POSITIVE))
+        } else {
+            ((0.5 - p) * PI).tan()
+        }
+    };
+    let mean = p.iter().map(|p| one(*p) / n).sum::<f64>();
+    if p.is_empty() {
+        1.0
+    } else if mean > 1e8 {
+        1.0 / (PI * mean)
+    } else {
+        0.5 - mean.atan() / PI
+    }
+}
+
 /// q-values by Benjamini and Hochberg: the smallest rate of false discoveries at which each of these
 /// would be one.
 #[must_use]
@@ -130,6 +156,27 @@ mod tests {
         }
         assert!((t_two_sided(0.0, 5.0) - 1.0).abs() < 1e-12);
         assert!(t_two_sided(f64::INFINITY, 5.0) < 1e-12);
+    }
+
+    #[test]
+    fn many_p_values_together_are_neither_less_nor_more_than_they_say() {
+        // One alone, and one that is said five times.
+        for p in [1e-200, 1e-9, 2e-5, 0.03, 0.5] {
+            for times in [1, 5] {
+                let found = together(&vec![p; times]);
+                assert!((found / p - 1.0).abs() < 1e-6, "{p} {times}: {found}");
+            }
+        }
+        // Among others that say nothing it is as if it were paid for; two of them are worth more.
+        let among = |some: &[f64]| {
+            let mut p = vec![1.0; 64];
+            p[..some.len()].copy_from_slice(some);
+            together(&p)
+        };
+        assert!((among(&[1e-6]) / 64e-6 - 1.0).abs() < 1e-2);
+        assert!((among(&[1e-6, 1e-6]) / 32e-6 - 1.0).abs() < 1e-2);
+        assert!(among(&[]) > 0.5 && together(&[]) >= 1.0);
+        assert!(together(&[0.0, 1.0]) < 1e-300);
     }
 
     #[test]

@@ -4,13 +4,13 @@
 //!
 //! A host is odd when a feature differs by more than noise within hosts *and* the usual spread
 //! between hosts explain. That spread is one relative size for all features (what a median feature
-//! shows), widened where a feature is known to spread more. The largest of a host's statistics
-//! counts, corrected for how many features were looked at; then hosts are judged together, with the
-//! rate of false discoveries controlled. Odd hosts among the others neither move the middle nor
+//! shows), widened where a feature is known to spread more. A host's statistics are taken together,
+//! so that how many features were looked at is paid for, and features that say the same are paid
+//! for once; then hosts are judged together, with the rate of false discoveries controlled. Odd hosts among the others neither move the middle nor
 //! widen the spread much: both are robust.
 
 use super::blocks::{Host, Scale, ratio};
-use super::distribution::{false_discoveries, t_beyond, t_two_sided, trigamma};
+use super::distribution::{false_discoveries, t_beyond, t_two_sided, together, trigamma};
 use super::variance::Noise;
 
 /// With fewer hosts nobody can say which one is odd.
@@ -43,7 +43,7 @@ pub struct Judged {
     pub p: Vec<f64>,
     /// For each feature the others' middle.
     pub middle: Vec<f64>,
-    /// How probable the host's largest statistic is by chance, given how many were looked at.
+    /// How probable the host's statistics are by chance, all together.
     pub host_p: f64,
     /// The same after all hosts were looked at.
     pub host_q: f64,
@@ -84,8 +84,7 @@ pub fn judge(hosts: &[Host], features: usize, scale: Scale, noise: &Noise) -> Op
         }
     }
     for judged in &mut fleet.hosts {
-        let least = judged.p.iter().copied().fold(1.0, f64::min);
-        judged.host_p = (least * features as f64).min(1.0);
+        judged.host_p = together(&judged.p);
     }
     let p: Vec<f64> = fleet.hosts.iter().map(|h| h.host_p).collect();
     for (judged, q) in fleet.hosts.iter_mut().zip(false_discoveries(&p)) {

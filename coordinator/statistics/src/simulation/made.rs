@@ -18,7 +18,7 @@ const WITHIN: f64 = 0.2;
 const LAG: f64 = 0.5;
 /// Subtrees, and leaves of each.
 const SUBTREES: usize = 16;
-const LEAVES: usize = 3;
+pub const LEAVES: usize = 3;
 
 /// xoshiro256++, seeded by a multiplicative generator.
 pub struct Dice([u64; 4]);
@@ -87,6 +87,8 @@ pub struct Odd {
     pub host: usize,
     /// Which subtree.
     pub subtree: usize,
+    /// Only one leaf of it, by its number within the subtree.
+    pub leaf: Option<usize>,
     /// How much more, as a part of the whole.
     pub more: f64,
 }
@@ -118,10 +120,14 @@ pub fn make(
                 .collect();
             truth = to_one(truth);
             if let Some(odd) = odd.as_ref().filter(|o| o.host == h) {
-                let has: f64 = by_subtree(&truth, &subtree_of)[odd.subtree];
+                let first = odd.subtree * LEAVES;
+                let chosen = odd
+                    .leaf
+                    .map_or(first..first + LEAVES, |l| first + l..first + l + 1);
+                let has: f64 = truth[chosen.clone()].iter().sum();
                 let (up, down) = ((has + odd.more) / has, (1.0 - has - odd.more) / (1.0 - has));
-                for (p, s) in truth.iter_mut().zip(&subtree_of) {
-                    *p *= if *s == odd.subtree { up } else { down };
+                for (leaf, p) in truth.iter_mut().enumerate() {
+                    *p *= if chosen.contains(&leaf) { up } else { down };
                 }
             }
             // 0.5 to 2, evenly on a scale of ratios.

@@ -4,7 +4,7 @@
 mod made;
 
 use crate::{Host, Place, Random, Scale, compare_sides, judge, noise};
-use made::{Dice, Made, Odd, SECONDS, WORKERS, make};
+use made::{Dice, LEAVES, Made, Odd, SECONDS, WORKERS, make};
 
 /// Seconds of a block.
 const BLOCK: usize = 5;
@@ -62,6 +62,16 @@ pub fn false_alarms(runs: u64, q: f64) -> usize {
 /// How often the one odd host of 20 comes first, is called odd, and its subtree is named.
 #[must_use]
 pub fn found(runs: u64, q: f64) -> usize {
+    placed(runs, q, None)
+}
+
+/// The same when only one leaf of the subtree has more: not its caller, which has more because of it.
+#[must_use]
+pub fn found_leaf(runs: u64, q: f64) -> usize {
+    placed(runs, q, Some(1))
+}
+
+fn placed(runs: u64, q: f64, leaf: Option<usize>) -> usize {
     let hit = |seed: &u64| {
         let mut dice = Dice::new(1_000_000 + seed);
         let choose = |dice: &mut Dice, shares: &[f64]| {
@@ -70,6 +80,7 @@ pub fn found(runs: u64, q: f64) -> usize {
             Some(Odd {
                 host: pick(dice, 20),
                 subtree: small[pick(dice, small.len())],
+                leaf,
                 more: 0.02,
             })
         };
@@ -91,7 +102,9 @@ pub fn found(runs: u64, q: f64) -> usize {
             host: odd.host,
         };
         let named = fleet.hosts[odd.host].host_q <= q;
-        named && first == Some(odd.host) && place.locate(0.01, 3).first() == Some(&odd.subtree)
+        let subtrees = callers.iter().filter(|c| c.is_none()).count();
+        let right = leaf.map_or(odd.subtree, |l| subtrees + odd.subtree * LEAVES + l);
+        named && first == Some(odd.host) && place.locate(0.01, 3).first() == Some(&right)
     };
     (0..runs).filter(hit).count()
 }
@@ -163,9 +176,11 @@ mod tests {
     }
 
     #[test]
-    fn one_odd_host_of_twenty_is_found_with_its_subtree() {
+    fn one_odd_host_of_twenty_is_found_with_its_subtree_or_its_leaf() {
         let found = found(200, 0.05);
         assert!(found >= 187, "{found} of 200");
+        let leaves = found_leaf(100, 0.05);
+        assert!(leaves >= 92, "{leaves} of 100 leaves");
     }
 
     #[test]
