@@ -67,7 +67,7 @@ fn run_in(root: &Path) {
         kernel: true,
         min_wait_us: 0,
         budgets: Default::default(),
-        arm_timeout_ms: 1_000,
+        arm_timeout_ms: Some(1_000),
         simulated: None,
     };
     let ms = 1_770_000_000_000;
