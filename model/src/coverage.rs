@@ -23,6 +23,25 @@ pub enum HostOutcome {
     Failed,
 }
 
+/// Captured processes whose places are told.
+pub const PLACES_MAX: usize = 256;
+/// Longest text of a place.
+pub const PLACE_BYTES_MAX: usize = 512;
+
+/// Where a captured process ran.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessPlace {
+    /// Process id in the agent's pid namespace.
+    pub pid: u32,
+    /// Start time in clock ticks since boot.
+    pub start_ticks: u64,
+    /// Its control group, by the path in /proc/PID/cgroup that tells most.
+    pub group: String,
+    /// Its container's id; empty when it is in none that is known by an id.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub container: String,
+}
+
 /// What the engine and the agent saw of one capture.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CaptureStats {
@@ -57,6 +76,9 @@ pub struct CaptureStats {
     /// Those of them that could not be followed.
     #[serde(default)]
     pub lua_failed: u64,
+    /// Where they ran, of those that are in a control group; the first [`PLACES_MAX`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub places: Vec<ProcessPlace>,
     /// The engine's mode.
     pub mode: String,
     /// When sampling began, on the agent's CLOCK_MONOTONIC, in nanoseconds.

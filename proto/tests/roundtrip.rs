@@ -1,7 +1,7 @@
 //! Every value that crosses the wire comes back as it was.
 
 use fleetflame_proto::v1;
-use model::coverage::CaptureStats;
+use model::coverage::{CaptureStats, ProcessPlace};
 use model::host::{EngineReport, GatewayProcess};
 use model::job::{EngineChoice, Event, Pick, Probe, Target};
 use model::order::{Budgets, Simulated};
@@ -72,9 +72,24 @@ fn reports_stats_and_findings() {
         lua_segments: 10,
         lua_racy: 11,
         lua_failed: 12,
+        places: vec![ProcessPlace {
+            pid: 13,
+            start_ticks: 14,
+            group: "/system.slice/nginx.service".into(),
+            container: "ab".into(),
+        }],
         ..Default::default()
     };
     assert_eq!(CaptureStats::from(v1::CaptureStats::from(&stats)), stats);
+    // Of what a hostile agent says only so much is kept.
+    let mut said = v1::CaptureStats::from(&stats);
+    said.places = vec![said.places[0].clone(); 5_000];
+    said.places[0].group = "x\n".repeat(100_000);
+    let kept = CaptureStats::from(said).places;
+    assert_eq!(
+        (kept.len(), kept[0].group.as_str()),
+        (256, "x".repeat(512).as_str())
+    );
 }
 
 #[test]

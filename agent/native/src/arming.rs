@@ -4,7 +4,7 @@
 use crate::attr::{self, EventPlan, Scope, Trigger};
 use crate::budget::{self, Budget, BudgetRequest};
 use crate::capture::{CpuSampler, INTERPOSED_WORDS, Losses, PidSet, Shared, Slot};
-use crate::check::{best_priority, kernel_symbols, no_threads, permitted};
+use crate::check::{best_priority, kernel_symbols, no_realtime, no_threads, permitted};
 use crate::clock::{self, ClockOffset};
 use crate::config::{NativeConfig, TargetSelector};
 use crate::dither::Dither;
@@ -307,7 +307,7 @@ fn start_cpu_threads(
     for why in errors {
         findings.push(Finding::new(FindingCode::PerfRestricted, why));
     }
-    findings.extend(refused.map(|why| Finding::new(FindingCode::NoRealtime, why)));
+    findings.extend(refused.map(no_realtime));
     findings.extend(small.map(|pages| {
         let evidence = format!(
             "RLIMIT_MEMLOCK: rings of {pages} pages instead of {}",

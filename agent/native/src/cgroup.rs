@@ -63,8 +63,15 @@ impl Groups {
         })
     }
 
+    /// The path that tells most: one with a container, else the longest; empty when the process is in no
+    /// group.
+    #[must_use]
+    pub fn path(&self) -> &str {
+        let tells = |path: &&String| (path.split('/').any(|part| id(part).is_some()), path.len());
+        self.0.iter().max_by_key(tells).map_or("", String::as_str)
+    }
+
     /// The container's id; of one inside another the inner one's.
-    #[cfg(test)]
     #[must_use]
     pub fn container(&self) -> Option<&str> {
         self.parts().filter_map(id).last()
@@ -123,6 +130,7 @@ mod tests {
         ] {
             let groups = Groups::parse(&text);
             assert_eq!(groups.container(), Some(ID), "{text}");
+            assert!(groups.path().contains(ID) && groups.path().starts_with('/'));
             for digits in [6, 12, 64] {
                 assert!(groups.is_in(&container(&ID[..digits])), "{text}");
             }
@@ -142,6 +150,11 @@ mod tests {
         ] {
             assert_eq!(Groups::parse(text).container(), None, "{text}");
         }
+        assert_eq!(
+            Groups::parse("2:cpu:/a\n1:name=systemd:/b.slice/c\n0::/\n").path(),
+            "/b.slice/c"
+        );
+        assert_eq!(Groups::parse("0::/\n").path(), "");
         let watcher = format!("0::/machine.slice/libpod-conmon-{ID}.scope\n");
         assert!(!Groups::parse(&watcher).is_in(&container(&ID[..12])));
     }

@@ -237,6 +237,15 @@ fn names_hidden() -> Finding {
     ))
 }
 
+/// Real-time priority was refused. With the capability it is the control group that refuses it.
+pub(crate) fn no_realtime(why: String) -> Finding {
+    let finding = Finding::new(FindingCode::NoRealtime, why);
+    if privileges::effective().contains(&"CAP_SYS_NICE") {
+        return finding;
+    }
+    finding.with_remedy(privileges::grant(&["CAP_SYS_NICE"]))
+}
+
 /// The best scheduling that the calling thread can get, taken.
 pub(crate) fn best_priority() -> (Priority, Option<String>) {
     let Err(refused) = sys::become_realtime() else {
@@ -263,7 +272,7 @@ pub fn check(config: &NativeConfig) -> NativeReport {
     let mode = match permitted(config, cpus.first().copied().unwrap_or(0)) {
         Ok(permitted) => {
             findings.extend(permitted.findings);
-            findings.extend(refused.map(|why| Finding::new(FindingCode::NoRealtime, why)));
+            findings.extend(refused.map(no_realtime));
             let kernel = permitted.features.kernel;
             if kernel && KernelSymbols::is_hidden() {
                 findings.push(names_hidden());

@@ -180,13 +180,6 @@ pub fn worker_numbers(workers: &[(u32, Option<u32>, u32)]) -> BTreeMap<u32, u32>
     numbers
 }
 
-/// Whether new workers of a master are a reload rather than one worker replaced: nginx starts all
-/// of them and tells the old ones to leave.
-#[must_use]
-pub fn is_reload(new: usize, old_alive: usize, old_leaving: usize) -> bool {
-    new > 0 && old_alive > 0 && (old_leaving > 0 || new >= old_alive)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -288,15 +281,6 @@ mod tests {
         );
         assert_eq!(once.len(), 2);
         assert_eq!(pick(Pick::All, all.clone(), &none, &cpu).len(), all.len());
-    }
-
-    #[test]
-    fn a_respawned_worker_is_no_reload() {
-        assert!(!is_reload(1, 3, 0));
-        assert!(is_reload(4, 4, 0));
-        assert!(is_reload(1, 4, 4));
-        assert!(!is_reload(0, 4, 1));
-        assert!(!is_reload(4, 0, 0));
     }
 
     #[test]

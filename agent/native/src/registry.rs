@@ -2,17 +2,19 @@
 //! threads). In: what a scan found. Out: who is captured, since when, until when. Never: a pid
 //! taken for the process that had it before.
 
+use crate::cgroup::Groups;
 use crate::config::NativeConfig;
+use crate::cycle::Cycle;
 use crate::proc::Seen;
-use crate::process::{Role, Target, is_reload, worker_numbers};
+use crate::process::{Role, Target, worker_numbers};
 use model::finding::{Finding, FindingCode};
 use model::profile::{Process, Series};
 use std::collections::BTreeMap;
 
 /// Ended processes whose windows are kept; more are only counted.
 const ENDED_MAX: usize = 4096;
-/// New workers within this time after a reload was noticed belong to it.
-const RELOAD_WINDOW_NS: u64 = 5_000_000_000;
+/// A clock tick in /proc: `USER_HZ` is 100 on every architecture.
+const TICK_NS: u64 = 10_000_000;
 
 /// One process and when it was captured.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,6 +27,8 @@ pub struct Window {
     pub last_mono_ns: u64,
     /// Whether it ended before the capture did.
     pub ended: bool,
+    /// Its control groups when it was first a target.
+    pub groups: Groups,
 }
 
 #[derive(Debug)]
@@ -43,7 +47,9 @@ pub struct Registry {
     ended_count: u64,
     /// Children of targets that should be looked at soon.
     pub hints: Vec<u32>,
-    generations: BTreeMap<Option<u32>, (u32, u64)>,
+    cycles: BTreeMap<Option<u32>, Cycle>,
+    /// `CLOCK_BOOTTIME` minus `CLOCK_MONOTONIC`.
+    pub boot_ahead_ns: u64,
     findings: Vec<Finding>,
 }
 
@@ -70,13 +76,25 @@ impl Registry {
             .filter(|(pid, t)| !still(**pid, t.window.process.start_ticks))
             .map(|(pid, _)| *pid)
             .collect();
-        // Before the old ones are taken out: whether the new ones are a reload.
+        let new_workers: Vec<&Target> = targets
+            .iter()
+            .filter(|t| t.role == Role::Worker)
+            .filter(|t| !self.alive.contains_key(&t.pid) || ended.contains(&t.pid))
+            .collect();
         if armed {
-            self.notice_reloads(targets, now_ns);
+            self.notice_replaced(&ended, &new_workers, now_ns);
         }
         for pid in ended {
-            self.end(pid, now_ns);
+            // When it was seen last; that it is gone was noticed only now.
+            let last_ns = self
+                .alive
+                .get(&pid)
+                .map_or(now_ns, |t| t.window.last_mono_ns);
+            self.remove(pid, last_ns, now_ns);
             gone.push(pid);
+        }
+        if armed {
+            self.notice_reloads(&new_workers, seen, now_ns);
         }
         let mut came = Vec::new();
         for target in targets {
@@ -88,12 +106,13 @@ impl Registry {
                 known.is_leaving = target.is_leaving;
                 continue;
             }
-            let generation = self.generations.get(&target.master).map_or(0, |g| g.0);
+            let generation = self.cycles.get(&target.master).map_or(0, |c| c.generation);
             let generation = if target.role == Role::Worker {
                 generation
             } else {
                 0
             };
+            let groups = &process.groups;
             let role = target.role.as_str().unwrap_or(&process.comm).to_owned();
             let process = Process {
                 pid: target.pid,
@@ -108,6 +127,7 @@ impl Registry {
                 first_mono_ns: now_ns,
                 last_mono_ns: now_ns,
                 ended: false,
+                groups: groups.clone().unwrap_or_default(),
             };
             let (master, role, is_leaving) = (target.master, target.role, target.is_leaving);
             self.alive.insert(
@@ -142,39 +162,67 @@ impl Registry {
         }
     }
 
-    fn notice_reloads(&mut self, targets: &[Target], now_ns: u64) {
-        let mut by_master: BTreeMap<Option<u32>, (usize, usize, usize)> = BTreeMap::new();
-        for target in targets.iter().filter(|t| t.role == Role::Worker) {
-            let counts = by_master.entry(target.master).or_default();
-            if self.alive.contains_key(&target.pid) {
-                counts.1 += 1;
-                counts.2 += usize::from(target.is_leaving);
-            } else {
-                counts.0 += 1;
-            }
-        }
-        for (master, (new, old, leaving)) in by_master {
-            let generation = self.generations.entry(master).or_default();
-            let recent =
-                generation.1 != 0 && now_ns.saturating_sub(generation.1) < RELOAD_WINDOW_NS;
-            if is_reload(new, old, leaving) && !recent {
-                *generation = (generation.0 + 1, now_ns);
-                let master = master.unwrap_or(0);
-                self.findings.push(Finding::new(
-                    FindingCode::TargetReloaded,
-                    format!(
-                        "{new} new workers of the master {master}, {leaving} old ones are leaving"
-                    ),
-                ));
+    /// Workers that came, each in the place of one that ended or as part of a reload.
+    fn notice_reloads(&mut self, came: &[&Target], seen: &BTreeMap<u32, Seen>, now_ns: u64) {
+        for target in came {
+            let Some(process) = seen.get(&target.pid) else {
+                continue;
+            };
+            let start_ns = process.start_ticks.saturating_mul(TICK_NS);
+            let start_ns = start_ns.saturating_sub(self.boot_ahead_ns);
+            let cycle = self.cycles.entry(target.master).or_default();
+            if cycle.came(start_ns, now_ns) {
+                let of_master = |t: &&Tracked| t.master == target.master && t.role == Role::Worker;
+                let old = self.alive.values().filter(of_master).count();
+                let new = came.iter().filter(|t| t.master == target.master).count();
+                self.tell_reload(target.master, new, old);
             }
         }
     }
 
+    /// Workers that were all replaced between two looks: which of them ended first is not known.
+    fn notice_replaced(&mut self, ended: &[u32], came: &[&Target], now_ns: u64) {
+        let mut masters: BTreeMap<Option<u32>, (usize, usize)> = BTreeMap::new();
+        for (pid, tracked) in &self.alive {
+            let cycle = self.cycles.get(&tracked.master).map_or(0, |c| c.generation);
+            if tracked.role == Role::Worker && tracked.window.process.generation == cycle {
+                let counts = masters.entry(tracked.master).or_default();
+                counts.0 += 1;
+                counts.1 += usize::from(ended.contains(pid));
+            }
+        }
+        for (master, (all, gone)) in masters {
+            let new = came.iter().filter(|t| t.master == master).count();
+            if all >= 2 && gone == all && new >= all {
+                self.cycles.entry(master).or_default().reloaded(now_ns);
+                self.tell_reload(master, new, all);
+            }
+        }
+    }
+
+    fn tell_reload(&mut self, master: Option<u32>, new: usize, old: usize) {
+        let master = master.unwrap_or(0);
+        let evidence = format!(
+            "{new} of the new workers of the master {master} came while {old} old ones were there"
+        );
+        self.findings
+            .push(Finding::new(FindingCode::TargetReloaded, evidence));
+    }
+
     /// A process ended.
     pub fn end(&mut self, pid: u32, now_ns: u64) {
+        self.remove(pid, now_ns, now_ns);
+    }
+
+    /// A process ended by `now_ns`, and not before `last_ns`.
+    fn remove(&mut self, pid: u32, last_ns: u64, now_ns: u64) {
         let Some(tracked) = self.alive.remove(&pid) else {
             return;
         };
+        if tracked.role == Role::Worker && !tracked.is_leaving {
+            let cycle = self.cycles.entry(tracked.master).or_default();
+            cycle.ended(tracked.window.process.generation, last_ns);
+        }
         let mut window = tracked.window;
         window.last_mono_ns = now_ns.max(window.first_mono_ns);
         window.ended = true;
@@ -320,6 +368,34 @@ mod tests {
         assert_eq!(generation(20), Some((1, Some(0))));
         assert_eq!(generation(21), Some((1, Some(1))));
         assert_eq!(generation(10), Some((0, Some(0))), "ended, still known");
+        assert_eq!(r.take_findings().len(), 1);
+    }
+
+    #[test]
+    fn a_worker_that_was_killed_is_replaced_and_that_is_no_reload() {
+        let mut r = Registry::default();
+        let all = [worker(10, false), worker(11, false)];
+        r.update(&all, &seen(&[10, 11]), 1, false);
+        r.end(10, 150_000_000);
+        let now = [worker(11, false), worker(20, false)];
+        r.update(&now, &seen(&[11, 20]), 250_000_000, true);
+        let process = r.process(20).unwrap();
+        assert_eq!((process.generation, process.worker), (0, Some(1)));
+        assert_eq!(r.take_findings(), []);
+    }
+
+    #[test]
+    fn two_workers_in_the_place_of_all_two_between_two_looks_are_a_reload() {
+        let mut r = Registry::default();
+        let old = [worker(10, false), worker(11, false)];
+        r.update(&old, &seen(&[10, 11]), 1, false);
+        let new = [worker(90, false), worker(91, false)];
+        r.update(&new, &seen(&[90, 91]), 1_000_000_000, true);
+        assert!(
+            [90, 91]
+                .iter()
+                .all(|pid| r.process(*pid).unwrap().generation == 1)
+        );
         assert_eq!(r.take_findings().len(), 1);
     }
 

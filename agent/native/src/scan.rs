@@ -183,6 +183,11 @@ impl Scanner {
             self.look(pid);
         }
         if !hints.is_empty() {
+            // Whose place a newcomer takes is only known when who is gone is.
+            let targets = lock(&self.registry).pids();
+            for pid in targets.into_iter().filter(|pid| !hints.contains(pid)) {
+                self.look(pid);
+            }
             self.settle();
         }
         !hints.is_empty()
@@ -192,8 +197,19 @@ impl Scanner {
         let targets = process::find(&self.config.targets, &self.seen);
         let targets = self.picked(targets);
         self.chosen = targets.iter().map(|t| t.pid).collect();
+        // Where newcomers run; it hardly ever changes, and is in no other file that is read anyway.
+        let known: BTreeSet<u32> = lock(&self.registry).pids().into_iter().collect();
+        for pid in self.chosen.difference(&known) {
+            if let Some(seen) = self.seen.get_mut(pid) {
+                seen.groups.get_or_insert_with(|| Groups::read(*pid));
+            }
+        }
         let now = sys::mono_ns();
-        let (came, gone) = lock(&self.registry).update(&targets, &self.seen, now, self.armed);
+        let (came, gone) = {
+            let mut registry = lock(&self.registry);
+            registry.boot_ahead_ns = sys::boot_ns().saturating_sub(now);
+            registry.update(&targets, &self.seen, now, self.armed)
+        };
         for pid in gone {
             self.shared.targets.set(pid, false);
             if let Some(tasks) = &mut self.tasks {

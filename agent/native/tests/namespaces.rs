@@ -129,4 +129,7 @@ fn a_container_is_a_target_by_its_id_and_nothing_else_is() {
     assert!(capture.stacks.iter().all(|s| s.pid == inside.pid()));
     let windows = &capture.summary.windows;
     assert_eq!(windows.len(), 1, "{windows:?}, and not {}", outside.pid());
+    let groups = &windows[0].groups;
+    assert_eq!(groups.container(), Some(id.as_str()));
+    assert!(groups.path().ends_with(&format!("/docker-{id}.scope")));
 }

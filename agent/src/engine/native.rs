@@ -3,7 +3,7 @@
 //! In: an order. Out: stacks. Never: a blocking call on the runtime's threads.
 
 use super::{BoxFuture, Engine, Poll, SharedRecorder, Stopped};
-use model::coverage::CaptureStats;
+use model::coverage::{CaptureStats, PLACES_MAX, ProcessPlace};
 use model::host::EngineReport;
 use model::job::{Event, Pick, Probe, Target};
 use model::{CaptureOrder, Finding, FindingCode};
@@ -97,6 +97,7 @@ impl Engine for NativeEngine {
                         lua_racy: s.lua_racy,
                         lua_failed: s.lua_failed,
                         processes: u32::try_from(s.windows.len()).unwrap_or(u32::MAX),
+                        places: places(&s.windows),
                         mode: s.mode,
                         started_mono_ns: s.started_mono_ns,
                         stopped_mono_ns: s.stopped_mono_ns,
@@ -111,6 +112,18 @@ impl Engine for NativeEngine {
             }
         })
     }
+}
+
+/// Where the processes ran, of those that are in a control group.
+fn places(windows: &[native::Window]) -> Vec<ProcessPlace> {
+    let grouped = windows.iter().filter(|w| !w.groups.path().is_empty());
+    let place = |window: &native::Window| ProcessPlace {
+        pid: window.process.pid,
+        start_ticks: window.process.start_ticks,
+        group: window.groups.path().to_owned(),
+        container: window.groups.container().unwrap_or_default().to_owned(),
+    };
+    grouped.take(PLACES_MAX).map(place).collect()
 }
 
 /// What an order means for the sampler, and for every engine that finds its targets as it does.

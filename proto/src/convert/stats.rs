@@ -2,7 +2,7 @@
 //! Never: a text from a peer without a bound.
 
 use crate::v1;
-use model::coverage::CaptureStats;
+use model::coverage::{CaptureStats, PLACE_BYTES_MAX, PLACES_MAX, ProcessPlace};
 
 impl From<&CaptureStats> for v1::CaptureStats {
     fn from(s: &CaptureStats) -> Self {
@@ -21,6 +21,7 @@ impl From<&CaptureStats> for v1::CaptureStats {
             lua_segments: s.lua_segments,
             lua_racy: s.lua_racy,
             lua_failed: s.lua_failed,
+            places: s.places.iter().take(PLACES_MAX).map(Into::into).collect(),
             mode: s.mode.clone(),
             started_mono_ns: s.started_mono_ns,
             stopped_mono_ns: s.stopped_mono_ns,
@@ -45,14 +46,43 @@ impl From<v1::CaptureStats> for CaptureStats {
             lua_segments: s.lua_segments,
             lua_racy: s.lua_racy,
             lua_failed: s.lua_failed,
-            mode: s
-                .mode
-                .chars()
-                .filter(|c| !c.is_control())
-                .take(60)
+            places: s
+                .places
+                .into_iter()
+                .take(PLACES_MAX)
+                .map(Into::into)
                 .collect(),
+            mode: plain(&s.mode, 60),
             started_mono_ns: s.started_mono_ns,
             stopped_mono_ns: s.stopped_mono_ns,
         }
     }
+}
+
+impl From<&ProcessPlace> for v1::ProcessPlace {
+    fn from(p: &ProcessPlace) -> Self {
+        Self {
+            pid: p.pid,
+            start_ticks: p.start_ticks,
+            group: p.group.clone(),
+            container: p.container.clone(),
+        }
+    }
+}
+
+impl From<v1::ProcessPlace> for ProcessPlace {
+    fn from(p: v1::ProcessPlace) -> Self {
+        Self {
+            pid: p.pid,
+            start_ticks: p.start_ticks,
+            group: plain(&p.group, PLACE_BYTES_MAX),
+            container: plain(&p.container, PLACE_BYTES_MAX),
+        }
+    }
+}
+
+/// A peer's text without control characters, and no longer than so many characters.
+fn plain(text: &str, length_max: usize) -> String {
+    let kept = text.chars().filter(|c| !c.is_control());
+    kept.take(length_max).collect()
 }
