@@ -13,6 +13,8 @@ use std::collections::BTreeMap;
 
 /// Ended processes whose windows are kept; more are only counted.
 const ENDED_MAX: usize = 4096;
+/// Ended processes that are remembered as such; the next scan no longer finds them.
+const EXITED_MAX: usize = 4096;
 /// A clock tick in /proc: `USER_HZ` is 100 on every architecture.
 const TICK_NS: u64 = 10_000_000;
 
@@ -48,6 +50,8 @@ pub struct Registry {
     /// Children of targets that should be looked at soon.
     pub hints: Vec<u32>,
     cycles: BTreeMap<Option<u32>, Cycle>,
+    /// Processes that the kernel said have ended, with their start.
+    exited: BTreeMap<u32, u64>,
     /// `CLOCK_BOOTTIME` minus `CLOCK_MONOTONIC`.
     pub boot_ahead_ns: u64,
     findings: Vec<Finding>,
@@ -78,7 +82,7 @@ impl Registry {
             .collect();
         let new_workers: Vec<&Target> = targets
             .iter()
-            .filter(|t| t.role == Role::Worker)
+            .filter(|t| t.role == Role::Worker && !self.is_over(t.pid, seen))
             .filter(|t| !self.alive.contains_key(&t.pid) || ended.contains(&t.pid))
             .collect();
         if armed {
@@ -112,6 +116,9 @@ impl Registry {
             } else {
                 0
             };
+            if self.is_over(target.pid, seen) {
+                continue;
+            }
             let groups = &process.groups;
             let role = target.role.as_str().unwrap_or(&process.comm).to_owned();
             let process = Process {
@@ -211,7 +218,22 @@ impl Registry {
 
     /// A process ended.
     pub fn end(&mut self, pid: u32, now_ns: u64) {
+        if let Some(tracked) = self.alive.get(&pid) {
+            if self.exited.len() >= EXITED_MAX {
+                self.exited.clear();
+            }
+            self.exited.insert(pid, tracked.window.process.start_ticks);
+        }
         self.remove(pid, now_ns, now_ns);
+    }
+
+    /// Whether the process is over, whatever /proc may still show of it.
+    fn is_over(&self, pid: u32, seen: &BTreeMap<u32, Seen>) -> bool {
+        let ticks = seen.get(&pid).map(|s| s.start_ticks);
+        self.exited
+            .get(&pid)
+            .copied()
+            .is_some_and(|t| Some(t) == ticks)
     }
 
     /// A process ended by `now_ns`, and not before `last_ns`.
@@ -382,6 +404,11 @@ mod tests {
         let process = r.process(20).unwrap();
         assert_eq!((process.generation, process.worker), (0, Some(1)));
         assert_eq!(r.take_findings(), []);
+        // Its parent has not asked for its status yet: it is no newcomer.
+        let zombie = [worker(10, false), worker(11, false), worker(20, false)];
+        let (came, gone) = r.update(&zombie, &seen(&[10, 11, 20]), 300_000_000, true);
+        assert_eq!((came, gone), (vec![], vec![]));
+        assert_eq!((r.ended_count(), r.take_findings().len()), (1, 0));
     }
 
     #[test]

@@ -184,7 +184,7 @@ impl Scanner {
         }
         if !hints.is_empty() {
             // Whose place a newcomer takes is only known when who is gone is.
-            let targets = lock(&self.registry).pids();
+            let targets: Vec<u32> = self.chosen.iter().copied().collect();
             for pid in targets.into_iter().filter(|pid| !hints.contains(pid)) {
                 self.look(pid);
             }

@@ -9,6 +9,7 @@
 )]
 
 mod agent_killed;
+mod capabilities;
 mod capture_local;
 mod clock;
 mod coordinator_killed;
@@ -24,6 +25,7 @@ mod plugins;
 mod policy;
 mod requests;
 mod waits_of_lua;
+mod workers;
 mod written;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
