@@ -107,10 +107,12 @@ pub fn diff(args: &DiffArgs, output: &Output) -> anyhow::Result<u8> {
         &compare::Side {
             profile: &left.profile,
             series: &left_has,
+            picked: args.seconds.some(),
         },
         &compare::Side {
             profile: &right.profile,
             series: &right_has,
+            picked: args.seconds.some(),
         },
         args.by,
         SEED,

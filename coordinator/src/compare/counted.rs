@@ -35,6 +35,15 @@ pub enum Wanted {
     Functions,
 }
 
+/// What a second without a sample is, between seconds that have some.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gaps {
+    /// It was captured, and the host did nothing.
+    Idle,
+    /// It is not there: only some seconds were picked.
+    Absent,
+}
+
 /// Hosts as statistics take them.
 #[derive(Clone, Debug, Default)]
 pub struct Counted {
@@ -62,7 +71,7 @@ impl Counted {
 
 /// Counts `profile`. None when it does not carry what is divided.
 #[must_use]
-pub fn count(profile: &Profile, per: Per, wanted: Wanted) -> Option<Counted> {
+pub fn count(profile: &Profile, per: Per, wanted: Wanted, gaps: Gaps) -> Option<Counted> {
     let (measure, worth) = per.measure(profile)?;
     let mut counted = Counted::default();
     let mut hosts: BTreeMap<&str, Vec<SeriesId>> = BTreeMap::new();
@@ -79,7 +88,7 @@ pub fn count(profile: &Profile, per: Per, wanted: Wanted) -> Option<Counted> {
             counted.without_samples.push(name.to_owned());
             continue;
         }
-        let layout = match Layout::of(profile, name, &cells, per) {
+        let layout = match Layout::of(profile, name, &cells, per, gaps) {
             Ok(layout) => layout,
             Err(lacks) => {
                 let said = format!("{name} has {lacks}");
@@ -255,7 +264,13 @@ struct Layout {
 
 impl Layout {
     /// In words what the host lacks when there is nothing to divide by.
-    fn of(profile: &Profile, name: &str, cells: &Cells, per: Per) -> Result<Self, &'static str> {
+    fn of(
+        profile: &Profile,
+        name: &str,
+        cells: &Cells,
+        per: Per,
+        gaps: Gaps,
+    ) -> Result<Self, &'static str> {
         if per != Per::Share && !cells.timed {
             return Err("no seconds, by which or by whose requests CPU time is divided");
         }
@@ -282,9 +297,15 @@ impl Layout {
         match per {
             // Samples are added where they are counted.
             Per::Share => {}
-            Per::Cpu => {
+            Per::Cpu if gaps == Gaps::Absent => {
                 for second in &seconds {
                     host.weights[window(*second) as usize] += 1.0;
+                }
+            }
+            Per::Cpu => {
+                host.weights.fill(f64::from(block));
+                if let Some(rest) = host.weights.last_mut() {
+                    *rest = f64::from(length) - f64::from(windows - 1) * f64::from(block);
                 }
             }
             Per::Requests => {
@@ -292,9 +313,13 @@ impl Layout {
                 if requests.values().all(|n| *n == 0) {
                     return Err("no counter of requests");
                 }
-                requests.retain(|second, n| *n > 0 && seconds.contains(second));
+                let there = |second: &u32| match gaps {
+                    Gaps::Idle => (first..=last).contains(second),
+                    Gaps::Absent => seconds.contains(second),
+                };
+                requests.retain(|second, n| *n > 0 && there(second));
                 if requests.is_empty() {
-                    return Err("no requests in the seconds with samples");
+                    return Err("no requests in the seconds that have samples");
                 }
                 for (second, n) in requests {
                     host.weights[window(second) as usize] += n as f64 / 1_000.0;

@@ -1,6 +1,7 @@
 //! What is compared at its limits: denominators that are missing, hostile counts, long captures, and
 //! fleets that are counted once.
 
+use super::counted::{Gaps, Wanted, count};
 use super::tests::{SLOW, USUAL, add_host, dice, fleet, hosts_with};
 use super::*;
 use model::FindingCode;
@@ -32,7 +33,7 @@ fn what_has_no_seconds_is_divided_by_nothing() {
     let said = &rank(&profile, Per::Requests, 1).findings[0];
     assert_eq!(
         said.evidence,
-        "late has no requests in the seconds with samples"
+        "late has no requests in the seconds that have samples"
     );
 }
 
@@ -76,6 +77,7 @@ fn hostile_counts_neither_panic_nor_wrap() {
     let side = || Side {
         profile: &profile,
         series: &all,
+        picked: false,
     };
     for per in [Per::Share, Per::Cpu, Per::Requests] {
         let ranking = rank(&profile, per, 1);
@@ -99,7 +101,7 @@ fn an_hour_is_sixty_blocks_of_a_worker() {
         .into_iter()
         .map(|((id, second), cell)| ((id, second * 120), cell));
     profile.cells = spread.collect();
-    let counted = super::counted::count(&profile, Per::Cpu, super::counted::Wanted::Places);
+    let counted = count(&profile, Per::Cpu, Wanted::Places, Gaps::Absent);
     let counted = counted.unwrap();
     assert!(
         counted
@@ -143,10 +145,12 @@ fn a_fleet_that_is_counted_once_says_of_each_host_what_two_sides_say() {
                 Side {
                     profile: &profile,
                     series: &rest,
+                    picked: false,
                 },
                 Side {
                     profile: &profile,
                     series: &own,
+                    picked: false,
                 },
             );
             let slowly = compared(&left, &right, Per::Share, 1).unwrap();
@@ -164,4 +168,32 @@ fn a_fleet_that_is_counted_once_says_of_each_host_what_two_sides_say() {
             .told("a")
             .is_none()
     );
+}
+
+#[test]
+fn a_second_without_samples_was_an_idle_one_unless_seconds_were_picked() {
+    let mut profile = hosts_with("", USUAL, 100, 4);
+    // The host `lazy` works in each third second only, for requests that come in each.
+    add_host(&mut profile, "lazy", USUAL, 100, 100);
+    let series = profile.series.clone();
+    let lazy = |id| series.get(id).is_some_and(|s| s.host == "lazy");
+    profile
+        .cells
+        .retain(|(id, second), _| !lazy(*id) || second % 3 == 0);
+    for (per, usual, lazy_weight, picked_weight) in [
+        (Per::Cpu, 30.0, 28.0, 10.0), // from its first second to its last, 27
+        (Per::Requests, 3.0, 2.8, 1.0),
+    ] {
+        for (gaps, wanted) in [(Gaps::Idle, lazy_weight), (Gaps::Absent, picked_weight)] {
+            let counted = count(&profile, per, Wanted::Places, gaps).unwrap();
+            let weights = counted.names.iter().zip(&counted.hosts);
+            for (name, host) in weights {
+                let due = if name == "lazy" { wanted } else { usual };
+                assert!(
+                    (host.weight() - due).abs() < 1e-9,
+                    "{per:?} {gaps:?} {name}"
+                );
+            }
+        }
+    }
 }

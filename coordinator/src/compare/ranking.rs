@@ -4,7 +4,7 @@
 
 use super::Per;
 use super::comparable::unlike;
-use super::counted::{Counted, Feature, Wanted, count};
+use super::counted::{Counted, Feature, Gaps, Wanted, count};
 use super::place::{self, Shares};
 use model::profile::{NodeId, Profile};
 use model::{Finding, FindingCode};
@@ -124,7 +124,7 @@ pub fn rank(profile: &Profile, per: Per, seed: u64) -> Ranking {
         per,
         ..Ranking::default()
     };
-    let Some(mut counted) = count(profile, per, Wanted::Places) else {
+    let Some(mut counted) = count(profile, per, Wanted::Places, Gaps::Idle) else {
         let said = "the profile carries samples only, no CPU time";
         ranking.note = said.to_owned();
         ranking.findings = vec![Finding::new(FindingCode::DenominatorMissing, said)];

@@ -2,7 +2,7 @@
 //! Out: for each host what is said of the places in the call tree. Never: the fleet counted anew for
 //! each of its hosts: what is elsewhere is the whole without the host.
 
-use super::counted::{Counted, Feature, Wanted, count};
+use super::counted::{Counted, Feature, Gaps, Wanted, count};
 use super::sides::{Told, told_of};
 use super::{Per, place};
 use model::profile::{NodeId, Profile};
@@ -20,7 +20,7 @@ impl Rests {
     /// Counts all hosts by shares. None when the profile has nothing to count.
     #[must_use]
     pub fn of(profile: &Profile) -> Option<Self> {
-        let counted = count(profile, Per::Share, Wanted::Places)?;
+        let counted = count(profile, Per::Share, Wanted::Places, Gaps::Idle)?;
         let features = counted.features.len();
         Some(Self {
             paths: paths(profile, &counted),

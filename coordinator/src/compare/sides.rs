@@ -3,7 +3,7 @@
 //! together. Never: a recursive function counted twice, or frames matched by address.
 
 use super::Per;
-use super::counted::{Counted, Feature, Wanted, count};
+use super::counted::{Counted, Feature, Gaps, Wanted, count};
 use model::profile::{CounterSource, MergeError, Profile, Series, SeriesId, SeriesTable};
 use model::{Finding, FindingCode};
 use serde::Serialize;
@@ -19,6 +19,8 @@ pub struct Side<'a> {
     pub profile: &'a Profile,
     /// Which series of it.
     pub series: &'a dyn Fn(&Series) -> bool,
+    /// Whether only some seconds of it were picked; else a second without a sample was an idle one.
+    pub picked: bool,
 }
 
 /// What is said of a difference.
@@ -120,8 +122,14 @@ pub fn compared(
     seed: u64,
 ) -> Result<Compared, NotCompared> {
     let both = beside(left, right)?;
-    let functions = count(&both, per, Wanted::Functions).ok_or(NotCompared::Missing)?;
-    let places = count(&both, per, Wanted::Places).ok_or(NotCompared::Missing)?;
+    let gaps = if left.picked || right.picked {
+        Gaps::Absent
+    } else {
+        Gaps::Idle
+    };
+    let counted = |wanted| count(&both, per, wanted, gaps).ok_or(NotCompared::Missing);
+    let functions = counted(Wanted::Functions)?;
+    let places = counted(Wanted::Places)?;
     let mut out = Compared::default();
     for finding in &functions.findings {
         let mut finding = finding.clone();

@@ -297,6 +297,7 @@ fn sides(left: &Profile, right: &Profile, per: Per) -> Compared {
     let side = |profile| Side {
         profile,
         series: &all,
+        picked: false,
     };
     compared(&side(left), &side(right), per, 1).unwrap()
 }
@@ -440,10 +441,12 @@ fn ten_waits_of_a_second_count_more_than_ten_thousand_of_ten_microseconds() {
         Side {
             profile: &profile,
             series: &rest,
+            picked: false,
         },
         Side {
             profile: &profile,
             series: &own,
+            picked: false,
         },
     );
     let found = compared(&left, &right, Per::Share, 1).unwrap();
