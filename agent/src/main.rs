@@ -106,12 +106,15 @@ enum Verb {
 /// What `build-module` builds.
 #[derive(clap::Args)]
 struct BuildModule {
-    /// The built-in probe: oncpu-user, or oncpu-mixed with kernel stacks
+    /// The built-in probe: oncpu-user, oncpu-mixed (with kernel stacks), offcpu-user, offcpu-mixed
     #[arg(long, default_value = "oncpu-mixed")]
     probe: String,
     /// Samples a second and CPU of the jobs that it is for
     #[arg(long, default_value_t = 99)]
     hz: u32,
+    /// Microseconds of the shortest wait that counts, of an offcpu probe: the jobs' --min-wait
+    #[arg(long, value_name = "US", default_value_t = 0)]
+    min_wait_us: u32,
     /// CPUs of the largest host that it is for
     #[arg(long, value_name = "N")]
     cpus: u32,
@@ -300,6 +303,7 @@ fn build_module(asked: BuildModule) -> anyhow::Result<()> {
     let offline = OfflineBuild {
         probe: asked.probe,
         sample_hz: asked.hz,
+        min_wait_us: asked.min_wait_us,
         cpus: asked.cpus,
         memory_mb: asked.memory_mb,
         kernel: asked.kernel,

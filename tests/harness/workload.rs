@@ -34,6 +34,8 @@ pub enum Workload {
     Clocks,
     /// `COUNT SECONDS`: threads named `pool-0`, `pool-1`, …, each in its own `work_of_pool`.
     Threads,
+    /// `SECONDS`: asleep, 70 % of the time in `sleep70`, 30 % in `sleep30`.
+    Waits,
 }
 
 /// How a program is built. The default is what distributions ship: optimised, no frame pointers, symbols kept.
@@ -56,6 +58,7 @@ impl Workload {
             Self::ManyMappings => "many_mappings.c",
             Self::Clocks => "clocks.c",
             Self::Threads => "threads.c",
+            Self::Waits => "waits.c",
         }
     }
 

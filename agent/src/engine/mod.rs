@@ -99,6 +99,7 @@ impl EngineRoom {
     ) -> Result<(Box<dyn Engine>, SharedRecorder), Finding> {
         let has_probe = match order.engine {
             EngineChoice::Native => native::PROBES.contains(&order.probe),
+            EngineChoice::Stap => stap::PROBES.contains(&order.probe),
             _ => order.probe == Probe::OnCpu,
         };
         if !has_probe {

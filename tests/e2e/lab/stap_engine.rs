@@ -15,15 +15,16 @@ use fleetflame_tests::{Binaries, Build, Child, Guest, GuestSetup, Workload};
 
 use crate::{samples, within};
 
-const POLICY: &str = "version: 1\nengines: [stap]\ncpu_pct_max: 400\nmemory_mb_max: 512\n";
+pub(crate) const POLICY: &str =
+    "version: 1\nengines: [stap]\ncpu_pct_max: 400\nmemory_mb_max: 512\n";
 /// An emulated processor: the agent's own work must not end the capture.
 const ENGINE: &str = "engine: stap\nsample_hz: 99\nkernel: false\n";
-const CAPTURE: Duration = Duration::from_mins(4);
+pub(crate) const CAPTURE: Duration = Duration::from_mins(4);
 const BUILD: Duration = Duration::from_mins(4);
 /// The capture runs, and its coordinator hears of samples.
 const UNDER_WAY: &str = "\"event\":\"progress\"";
 /// A lease is 4 s, a teardown 1 s; an emulated processor behind other work is slow.
-const SAFE: Duration = Duration::from_secs(30);
+pub(crate) const SAFE: Duration = Duration::from_secs(30);
 /// Calls of `descend` above the two that work.
 const DEPTH: usize = 5;
 /// Where an agent looks for modules that were built elsewhere.
@@ -33,7 +34,7 @@ const MODULES: &str = "/var/lib/fleetflame/modules";
 fn a_module_built_here_is_loaded_by_the_agents_of_two_guests() -> Result<()> {
     let split = Workload::Split.compile(Build::default())?;
     let fleet = LabFleet::start(&GuestSetup::bare().program(&split), 2, POLICY)?;
-    let module = build(&fleet, &split)?;
+    let module = build(&fleet, &split, "oncpu-user", &[])?;
     let mut targets = Vec::new();
     for guest in &fleet.lab.guests {
         install(guest, &module)?;
@@ -109,11 +110,17 @@ fn ends(fleet: &LabFleet, pids: &[i32]) -> Result<()> {
 }
 
 /// Builds the module with the agent's own verb, for the guests' kernel.
-fn build(fleet: &LabFleet, program: &Path) -> Result<PathBuf> {
+pub(crate) fn build(
+    fleet: &LabFleet,
+    program: &Path,
+    probe: &str,
+    options: &[&str],
+) -> Result<PathBuf> {
     let kit = fleet.lab.kit;
     let out = kit.folder("agent-modules")?;
     let mut command = Binaries::find()?.agent();
-    command.args(["build-module", "--probe", "oncpu-user", "--cpus", "2"]);
+    command.args(["build-module", "--probe", probe, "--cpus", "2"]);
+    command.args(options);
     command.arg("--kernel").arg(kit.kernel.headers());
     command.arg("--runtime").arg(&kit.runtime);
     command.arg("--image").arg(program);
@@ -123,7 +130,7 @@ fn build(fleet: &LabFleet, program: &Path) -> Result<PathBuf> {
     Ok(PathBuf::from(done.stdout.trim()))
 }
 
-fn install(guest: &Guest, module: &Path) -> Result<()> {
+pub(crate) fn install(guest: &Guest, module: &Path) -> Result<()> {
     for file in [module.to_owned(), module.with_extension("json")] {
         let name = file.file_name().context("a module has a name")?;
         guest.put_file(&file, &format!("{MODULES}/{}", name.to_string_lossy()))?;
@@ -145,7 +152,7 @@ fn loaded(guest: &Guest) -> Result<bool> {
 }
 
 /// Whether neither a module nor its reader is there.
-fn unloaded(guest: &Guest) -> Result<bool> {
+pub(crate) fn unloaded(guest: &Guest) -> Result<bool> {
     let readers = [guest.pids_of("staprun")?, guest.pids_of("stapio")?].concat();
     Ok(!loaded(guest)? && readers.is_empty())
 }

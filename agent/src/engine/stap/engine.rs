@@ -64,12 +64,12 @@ impl StapEngine {
 
     /// What the order comes to on this machine. Blocks for some milliseconds.
     fn plan(&self, order: &CaptureOrder) -> Result<Plan, Finding> {
-        if order.event != Event::CpuClock {
+        let probe = BuiltIn::of(order)?;
+        if !probe.waits && order.event != Event::CpuClock {
             let said = format!("the engine stap has no event {}", order.event);
             return Err(Finding::new(FindingCode::EngineUnavailable, said)
                 .with_remedy("Use --event cpu-clock, or --engine perf."));
         }
-        let probe = BuiltIn::of(order)?;
         let staprun = tool::find("staprun")?;
         if let Some(finding) = tool::lockdown() {
             return Err(finding);
@@ -90,19 +90,24 @@ impl StapEngine {
             }
             Err(finding) => Err(finding.evidence),
         };
-        let period_ns = 1_000_000_000 / u64::from(order.sample_hz.max(1));
+        let period_ns = probe.period_ns(order.sample_hz, order.min_wait_us);
         let cpus = native::online_cpus().len();
+        let settings = if probe.waits {
+            Settings::of_waits(period_ns)
+        } else {
+            Settings::first(order.sample_hz)
+        };
         Ok(Plan {
             staprun,
             translator,
-            settings: Settings::first(order.sample_hz),
+            settings,
             duration_ms: order.duration_ms,
             may_be_unguarded: self.may_be_unguarded,
             wanted: Wanted {
                 probe,
                 kernel,
                 period_ns,
-                demand: Demand::of(order, cpus, cpus),
+                demand: settings.demand(Demand::of(order, cpus, cpus)),
                 bounds: Bounds::NONE,
                 unguarded: false,
                 images: Vec::new(),
@@ -112,6 +117,7 @@ impl StapEngine {
                 mode: probe.name.to_owned(),
                 event: order.event.to_string(),
                 period_ns,
+                waits: probe.waits,
                 slice_ms: 0,
                 depth: usize::MAX,
             },

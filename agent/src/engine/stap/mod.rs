@@ -37,4 +37,5 @@ mod tool;
 
 pub use engine::StapEngine;
 pub use offline::{OfflineBuild, build_offline};
+pub(super) use probes::PROBES;
 pub(super) use tool::survey;

@@ -7,6 +7,7 @@ use super::build::{self, Builder};
 use super::capture::told_of;
 use super::module::Wanted;
 use super::probes::{ALL, BuiltIn};
+use super::remedy::Settings;
 use super::sizes::{Bounds, Demand, Sizes};
 use super::tool;
 use crate::process::Processes;
@@ -21,6 +22,8 @@ pub struct OfflineBuild {
     pub probe: String,
     /// Samples a second and CPU.
     pub sample_hz: u32,
+    /// The shortest wait that counts, in microseconds, of probes that measure waits.
+    pub min_wait_us: u32,
     /// CPUs of the largest host that it is for.
     pub cpus: u32,
     /// The memory budget of the orders that it is for, in MiB.
@@ -54,15 +57,22 @@ pub async fn build_offline(
     let release = release(&kernel).map_err(kernel_files)?;
     let images: Result<Vec<_>, String> = asked.images.iter().map(|i| image(i)).collect();
     let images = images.map_err(|said| vec![Finding::new(FindingCode::TargetFile, said)])?;
-    let demand = Demand {
-        per_second: u64::from(asked.sample_hz),
+    let period_ns = probe.period_ns(asked.sample_hz, asked.min_wait_us);
+    let settings = if probe.waits {
+        Settings::of_waits(period_ns)
+    } else {
+        Settings::first(asked.sample_hz)
+    };
+    let demand = settings.demand(Demand {
+        per_second: 0,
         duration_ms: 300_000,
         cpus: u64::from(asked.cpus.max(1)),
         running: u64::from(asked.cpus.max(1)),
         kernel: probe.kernel,
+        waits: false,
         memory_mb: u64::from(asked.memory_mb),
         cpu_pct: 10,
-    };
+    });
     let sizes = Sizes::of(demand, &Bounds::NONE).ok_or_else(|| {
         let said = format!(
             "{} MiB are too little for {} CPUs",
@@ -73,7 +83,7 @@ pub async fn build_offline(
     let wanted = Wanted {
         probe,
         kernel: (release, String::new()),
-        period_ns: 1_000_000_000 / u64::from(asked.sample_hz.max(1)),
+        period_ns,
         demand,
         bounds: Bounds::NONE,
         unguarded: false,

@@ -21,14 +21,19 @@ use std::collections::BTreeSet;
 pub(super) const RETRIES_MAX: u32 = 3;
 /// Lower rates tell too little to be worth a try.
 const HZ_MIN: u64 = 9;
+/// Different stacks of waits that a second is expected to have on a CPU: their table has a row for each, however often
+/// they come.
+const WAIT_STACKS_A_SECOND: u64 = 1_000;
 /// A retry must have this much time left to be worth it, in milliseconds.
 const LEFT_MS_MIN: u64 = 2_000;
 
 /// What a try is made with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Settings {
-    /// Samples a second and CPU.
+    /// Samples a second and CPU; of waits, how many of the shortest that count fit into a second.
     pub sample_hz: u64,
+    /// Waits are measured.
+    pub waits: bool,
     /// What the next module's sizes must keep to.
     pub bounds: Bounds,
     /// Without the runtime's guard against overload.
@@ -49,15 +54,30 @@ impl Settings {
     pub(super) fn first(sample_hz: u32) -> Self {
         Self {
             sample_hz: u64::from(sample_hz.max(1)),
+            waits: false,
             bounds: Bounds::NONE,
             unguarded: false,
+        }
+    }
+
+    /// Of a first try that measures waits of `min_wait_ns` and more.
+    pub(super) fn of_waits(min_wait_ns: u64) -> Self {
+        Self {
+            sample_hz: 1_000_000_000 / min_wait_ns.max(1),
+            waits: true,
+            ..Self::first(1)
         }
     }
 
     /// What there is to count with these.
     pub(super) fn demand(&self, demand: Demand) -> Demand {
         Demand {
-            per_second: self.sample_hz,
+            per_second: if self.waits {
+                self.sample_hz.min(WAIT_STACKS_A_SECOND)
+            } else {
+                self.sample_hz
+            },
+            waits: self.waits,
             ..demand
         }
     }
@@ -67,7 +87,7 @@ impl Settings {
         Sizes::of(self.demand(demand), &self.bounds)
     }
 
-    /// Nanoseconds between two samples.
+    /// Nanoseconds between two samples; of waits, of the shortest that counts.
     pub(super) fn period_ns(&self) -> u64 {
         1_000_000_000 / self.sample_hz.max(1)
     }
@@ -125,10 +145,17 @@ fn slower(settings: Settings) -> Option<Step> {
             sample_hz,
             ..settings
         },
-        said: format!(
-            "{sample_hz} Hz instead of {}; half as many samples",
-            settings.sample_hz
-        ),
+        said: if settings.waits {
+            format!(
+                "only waits of {} µs and more; shorter ones are left out",
+                1_000_000 / sample_hz
+            )
+        } else {
+            format!(
+                "{sample_hz} Hz instead of {}; half as many samples",
+                settings.sample_hz
+            )
+        },
     })
 }
 
@@ -192,6 +219,7 @@ mod tests {
         cpus: 2,
         running: 2,
         kernel: false,
+        waits: false,
         memory_mb: 256,
         cpu_pct: 10,
     };
@@ -261,6 +289,7 @@ mod tests {
             cpus: 64,
             running: 8,
             kernel: true,
+            waits: false,
             memory_mb: 1_024,
             ..DEMAND
         };
@@ -346,5 +375,29 @@ mod tests {
         ] {
             assert!(climb(code, true).is_empty(), "{code}");
         }
+    }
+
+    #[test]
+    fn of_waits_the_shorter_ones_are_left_out_first_and_their_table_stays_bounded() {
+        let settings = Settings::of_waits(50_000);
+        assert_eq!(settings.period_ns(), 50_000);
+        let demand = settings.demand(DEMAND);
+        assert_eq!((demand.per_second, demand.waits), (1_000, true));
+        let used = Sizes::of(demand, &settings.bounds).unwrap();
+        let causes = BTreeSet::from([FindingCode::StapOverload]);
+        let step = next(
+            &causes,
+            settings,
+            (DEMAND, &used),
+            (1, 60_000, 1_000),
+            false,
+        )
+        .unwrap();
+        assert_eq!(step.settings.period_ns(), 100_000);
+        assert!(
+            step.said.contains("waits of 100 µs and more"),
+            "{}",
+            step.said
+        );
     }
 }

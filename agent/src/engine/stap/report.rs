@@ -4,6 +4,8 @@
 //! ff1                          loaded
 //! @MS                          a report's end, by the host's clock; the first is the start
 //! +PID COUNT SUM K K|U U       a stack: kernel's and user's addresses, leaf first
+//! +PID COUNT SUM !K K|U U      the same of waits for a CPU
+//! +PID COUNT SUM ~K K|U U      the same of what waits that are told already took at their end: for a CPU
 //! =ROWS COUNT                  all that was printed: the last line
 //! ```
 //! In: bytes. Out: stacks, marks, what was no such line. Never: more memory than a line's bound, a number that is
@@ -17,6 +19,18 @@ const ADDRESSES_MAX: usize = 512;
 const EXAMPLES_MAX: usize = 3;
 const EXAMPLE_CHARS_MAX: usize = 120;
 
+/// What a thread waited for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum WaitFor {
+    /// For something to happen: it was blocked.
+    #[default]
+    Event,
+    /// For a CPU.
+    Cpu,
+    /// For a CPU, after it had been blocked: a part of a wait that is counted with that.
+    CpuAfter,
+}
+
 /// One counted stack.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Counted {
@@ -26,6 +40,8 @@ pub(super) struct Counted {
     pub count: u64,
     /// The sum of the weights.
     pub sum: u64,
+    /// Of waits: what for.
+    pub wait: WaitFor,
     /// The kernel's part, leaf first.
     pub kernel: Vec<u64>,
     /// The user's part, leaf first.
@@ -115,6 +131,12 @@ impl Reader {
                 // A sum may be negative only where a script of another kind is taken for ours.
                 stack.sum = words.next()?.parse().ok()?;
                 let (kernel, user) = words.next()?.split_once('|')?;
+                let (wait, kernel) = match kernel.as_bytes().first() {
+                    Some(b'!') => (WaitFor::Cpu, &kernel[1..]),
+                    Some(b'~') => (WaitFor::CpuAfter, &kernel[1..]),
+                    _ => (WaitFor::Event, kernel),
+                };
+                stack.wait = wait;
                 addresses(kernel, &mut stack.kernel)?;
                 addresses(user, &mut stack.user)?;
                 self.account.samples = self.account.samples.saturating_add(stack.count);

@@ -98,3 +98,18 @@ proptest! {
         prop_assert_eq!(account.rows, ear.stacks.len() as u64);
     }
 }
+
+#[test]
+fn a_wait_for_a_cpu_is_told_from_one_for_something_else() {
+    let (ear, account) =
+        read(&[b"+7 2 300 0x1|0x2\n+7 1 50 !0x1|0x2\n+7 1 9 ~|0x2\n+7 1 9 0x1!|0x2\n"]);
+    let waited: Vec<_> = ear.stacks.iter().map(|s| (s.wait, s.sum)).collect();
+    let expected = [
+        (WaitFor::Event, 300),
+        (WaitFor::Cpu, 50),
+        (WaitFor::CpuAfter, 9),
+    ];
+    assert_eq!(waited, expected);
+    assert_eq!(ear.stacks[1].kernel, [1]);
+    assert_eq!(account.foreign, 1);
+}

@@ -76,6 +76,8 @@ pub(super) struct Demand {
     pub running: u64,
     /// Kernel stacks are in the string too.
     pub kernel: bool,
+    /// Waits are measured: one more array has the stack of every thread that waits.
+    pub waits: bool,
     /// MiB that may be used.
     pub memory_mb: u64,
     /// CPU that may be used, in percent of one core.
@@ -145,17 +147,19 @@ impl Demand {
             cpus,
             running: cpus.min(threads.max(1) as u64),
             kernel: order.kernel,
+            waits: false,
             memory_mb: u64::from(order.budgets.memory_mb_max),
             cpu_pct: u64::from(order.budgets.cpu_pct_max),
         }
     }
 
-    /// Bytes that both arrays take.
+    /// Bytes that the arrays take.
     pub(super) fn array_bytes(&self, rows: u64, string_bytes: u64) -> u64 {
         // The numbers may be those of a file.
         let row = string_bytes.saturating_add(ROW_BYTES);
-        let both = rows.saturating_mul(2).saturating_mul(row);
-        both.saturating_mul(self.cpus + 1)
+        let one = rows.saturating_mul(row);
+        let both = one.saturating_mul(2).saturating_mul(self.cpus + 1);
+        both.saturating_add(if self.waits { one } else { 0 })
     }
 
     /// What they may take.
@@ -284,6 +288,7 @@ mod tests {
             cpus,
             running,
             kernel: true,
+            waits: false,
             memory_mb,
             cpu_pct: 10,
         }

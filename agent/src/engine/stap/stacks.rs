@@ -3,7 +3,7 @@
 //! In: what `report` reads, and who the targets are. Out: rows of the recorder, an account. Never: a stack of a process
 //! that is no target, or a run-time address in a frame.
 
-use super::report::{Counted, Hears};
+use super::report::{Counted, Hears, WaitFor};
 use crate::engine::SharedRecorder;
 use model::profile::{Frame, FrameId, FrameKind, Process, Series, SeriesId};
 use native::AddressNames;
@@ -25,8 +25,10 @@ pub(super) struct Taken {
     pub mode: String,
     /// The event's word.
     pub event: String,
-    /// Nanoseconds that a sample stands for.
+    /// Nanoseconds that a sample stands for; of waits, the shortest that counts.
     pub period_ns: u64,
+    /// Waits by their length are measured, not samples.
+    pub waits: bool,
     /// Milliseconds of a slice.
     pub slice_ms: u64,
     /// Frames of a stack that were kept.
@@ -43,7 +45,18 @@ impl Taken {
             engine: "stap".to_owned(),
             mode: self.mode.clone(),
             event: self.event.clone(),
-            period_ns: self.period_ns,
+            // No period: a wait stands for itself.
+            period_ns: if self.waits { 0 } else { self.period_ns },
+        }
+    }
+
+    /// A stack's values, in the order of the probe's measures.
+    fn values(&self, stack: &Counted) -> [u64; 3] {
+        match (self.waits, stack.wait) {
+            (false, _) => [stack.count, stack.count.saturating_mul(self.period_ns), 0],
+            (true, WaitFor::Event) => [stack.count, stack.sum, 0],
+            (true, WaitFor::Cpu) => [stack.count, 0, stack.sum],
+            (true, WaitFor::CpuAfter) => [0, 0, stack.sum],
         }
     }
 }
@@ -172,8 +185,7 @@ impl Hears for Stacks {
         if cut {
             self.truncated = self.truncated.saturating_add(stack.count);
         }
-        let covered_ns = stack.count.saturating_mul(self.taken.period_ns);
-        recorder.add_stack(series, bin, &self.ids, &[stack.count, covered_ns, 0]);
+        recorder.add_stack(series, bin, &self.ids, &self.taken.values(stack));
     }
 }
 
@@ -192,6 +204,7 @@ mod tests {
             mode: "oncpu-user".into(),
             event: "cpu-clock".into(),
             period_ns: 10_101_010,
+            waits: false,
             slice_ms: 500,
             depth: 96,
         };
@@ -244,5 +257,26 @@ mod tests {
         assert_eq!(stacks.only_leaves(), Some(200));
         reader.feed(b"+7 1 1 |0x10 0x20\n", &mut stacks);
         assert_eq!(stacks.only_leaves(), None);
+    }
+
+    #[test]
+    fn waits_count_by_their_length_and_by_what_was_waited_for() {
+        let (stacks, _) = stacks();
+        let taken = Taken {
+            waits: true,
+            ..stacks.taken
+        };
+        let values = |wait| {
+            taken.values(&Counted {
+                count: 2,
+                sum: 70,
+                wait,
+                ..Counted::default()
+            })
+        };
+        assert_eq!(values(WaitFor::Event), [2, 70, 0]);
+        assert_eq!(values(WaitFor::Cpu), [2, 0, 70]);
+        assert_eq!(values(WaitFor::CpuAfter), [0, 0, 70]);
+        assert_eq!(taken.series(&process(7), "").period_ns, 0);
     }
 }

@@ -5,10 +5,11 @@
 
 use super::command;
 use super::module;
+use super::probes::PROBES;
 use crate::engine::program;
 use crate::process::ask;
 use model::host::EngineReport;
-use model::job::{Event, Probe};
+use model::job::Event;
 use model::{Finding, FindingCode};
 use nix::fcntl::{Flock, FlockArg};
 use std::ffi::OsString;
@@ -270,7 +271,7 @@ pub(in crate::engine) fn survey() -> EngineReport {
         how,
         findings: Vec::new(),
         events: vec![Event::CpuClock.to_string()],
-        probes: vec![Probe::OnCpu.to_string()],
+        probes: PROBES.iter().map(ToString::to_string).collect(),
     }
 }
 

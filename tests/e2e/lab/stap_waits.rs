@@ -1,0 +1,90 @@
+//! SystemTap measures waits: a program that sleeps by plan, in a guest.
+//!
+//! In: the agent in a guest, a module that was built here. Out: time asleep as the program was made to sleep, with the
+//! kernel's frames and the program's own. Never: more time than the capture had.
+
+use std::fs;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use fleetflame_tests::lab::fleet::LabFleet;
+use fleetflame_tests::{Build, GuestSetup, Workload};
+
+use crate::stap_engine::{CAPTURE, POLICY, SAFE, build, install, unloaded};
+use crate::within;
+
+const DURATION: Duration = Duration::from_secs(8);
+/// Shorter waits are those of the emulated machine, not of the program.
+const MIN_WAIT_US: &str = "1000";
+
+#[test]
+fn time_asleep_is_where_the_program_sleeps() -> Result<()> {
+    // All in one file: of others' the module would need unwind data, too.
+    let program = Workload::Waits.compile(Build {
+        statically_linked: true,
+        ..Build::default()
+    })?;
+    let fleet = LabFleet::start(&GuestSetup::bare().program(&program), 1, POLICY)?;
+    let guest = &fleet.lab.guests[0];
+    let module = build(
+        &fleet,
+        &program,
+        "offcpu-mixed",
+        &["--min-wait-us", MIN_WAIT_US],
+    )?;
+    install(guest, &module)?;
+    let path = program.to_string_lossy().into_owned();
+    let target = guest.start(&[&path, "900"])?;
+    target.wait_for_line("ready", SAFE)?;
+
+    let out = fleet.path("waits");
+    let body = format!(
+        "engine: stap\nprobe: off-cpu\nkernel: true\nmin_wait: {MIN_WAIT_US}us\nduration: {}s",
+        DURATION.as_secs()
+    );
+    let done = fleet.capture(&body, &[target.pid()?], &out)?;
+    let done = done.finish(CAPTURE)?;
+    ensure!(
+        done.status.code() == Some(0),
+        "{:?}: {}\n{}",
+        done.status,
+        done.stdout,
+        done.stderr
+    );
+    let text = fs::read_to_string(out.join("merged.folded"))?;
+    let (mut seventy, mut thirty, mut kernel) = (0_u64, 0_u64, 0_u64);
+    for line in text.lines() {
+        let (stack, ns) = line.rsplit_once(' ').context("a line without a time")?;
+        let ns: u64 = ns.parse()?;
+        let has = |frame: &str| stack.split(';').any(|f| f == frame);
+        if has("sleep70") {
+            seventy += ns;
+        } else if has("sleep30") {
+            thirty += ns;
+        } else {
+            continue;
+        }
+        if stack.contains("schedule_[k]") {
+            kernel += ns;
+        }
+    }
+    let asleep = seventy + thirty;
+    let share = seventy as f64 / asleep as f64;
+    println!("{:.3} of {} ms asleep", share, asleep / 1_000_000);
+    // An emulated machine wakes late, by as much after a short sleep as after a long one.
+    ensure!(
+        (0.62..0.72).contains(&share),
+        "sleep70 has {share:.3}: {text}"
+    );
+    let whole = DURATION.as_nanos() as f64;
+    ensure!(
+        (0.75..1.05).contains(&(asleep as f64 / whole)),
+        "{asleep} ns asleep: {text}"
+    );
+    ensure!(
+        kernel * 10 >= asleep * 9,
+        "{kernel} of {asleep} ns have the kernel's frames: {text}"
+    );
+    within(SAFE, || unloaded(guest)).context("after it")?;
+    guest.check_kernel()
+}
