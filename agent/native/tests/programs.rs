@@ -69,6 +69,12 @@ fn nginx(dir: &Path, port: u16) -> Program {
     program
 }
 
+/// A port that nobody listens on: other tests may run beside this one.
+fn free_port() -> u16 {
+    let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    listener.local_addr().unwrap().port()
+}
+
 fn request(port: u16) -> std::io::Result<()> {
     let mut stream = TcpStream::connect(("127.0.0.1", port))?;
     stream.write_all(b"GET / HTTP/1.0\r\n\r\n")?;
@@ -104,7 +110,7 @@ fn terminate(program: &Program, signal: &str) {
 fn nginx_is_found_as_a_gateway_and_its_frames_are_known() {
     let _one = alone();
     let dir = tempfile::tempdir().unwrap();
-    let port = 18_431;
+    let port = free_port();
     let program = nginx(dir.path(), port);
     let capture = under_load(port, || {
         capture(config(vec![TargetSelector::Gateway], 997), 3.0)
@@ -140,7 +146,7 @@ fn nginx_is_found_as_a_gateway_and_its_frames_are_known() {
 fn a_reload_is_followed_and_marked() {
     let _one = alone();
     let dir = tempfile::tempdir().unwrap();
-    let port = 18_432;
+    let port = free_port();
     let program = nginx(dir.path(), port);
     let (mut sampler, recorder) = arm(config(vec![TargetSelector::Gateway], 499));
     sampler.start_at(fleetflame_native::mono_ns());
@@ -181,7 +187,7 @@ fn children(pid: u32) -> Vec<u32> {
 fn requests_are_counted_from_the_gateway_s_own_memory_and_once() {
     let _one = alone();
     let dir = tempfile::tempdir().unwrap();
-    let port = 18_434;
+    let port = free_port();
     let program = nginx(dir.path(), port);
     // Processes that share one counter.
     let mut targets = vec![TargetSelector::Pid(program.pid())];
