@@ -19,7 +19,7 @@ mod luajit;
 use fleetflame_fuzz::Input;
 use libfuzzer_sys::fuzz_target;
 use luajit::builtins::Builtins;
-use luajit::callsite::{self, Call};
+use luajit::callsite;
 use luajit::layout;
 use luajit::names;
 use luajit::segment::{self, Item};
@@ -79,7 +79,7 @@ fuzz_target!(|data: &[u8]| {
         {
             assert!(place.chunk.text().len() < 700, "a chunk's name is bounded");
             for instruction in 1..8 {
-                let call = Call {
+                let call = callsite::Call {
                     prototype,
                     key,
                     instruction,
