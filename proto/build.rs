@@ -5,6 +5,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let files = protox::compile(["fleetflame/v1/fleet.proto"], ["."])?;
     tonic_prost_build::configure()
         .bytes(".fleetflame.v1.Batch.ffz")
+        // By far the largest of what a coordinator says, and the rarest.
+        .boxed(".fleetflame.v1.FromCoordinator.say.arm")
         .compile_fds(files)?;
     Ok(())
 }

@@ -293,7 +293,7 @@ impl Conversation {
                     let _ = up.send(say(Say::Report((&report).into()))).await;
                 });
             }
-            Word::Arm(order) => return self.arm(order, up).await,
+            Word::Arm(order) => return self.arm(*order, up).await,
             Word::Start(s) => self.tell(&s.run, Command::Start(s.agent_mono_ns)).await,
             Word::Stop(s) => self.tell(&s.run, Command::Stop(s.reason)).await,
             Word::Ack(a) => self.acknowledge(&a).await,

@@ -10,6 +10,7 @@ use crate::render;
 use crate::store::{self, RunDir, RunRecord, RunState, StoreError};
 use model::coverage::HostOutcome;
 use model::format::ffz::Want;
+use model::job::Probe;
 use model::profile::{Measure, Profile};
 use model::{Coverage, Finding, FindingCode, HostName};
 
@@ -78,9 +79,11 @@ fn settle(
     record.ended = Some(store::utc_text(clock::wall_unix_ms()));
     let compacted = store::compact(dir, &probe, &Measure::of(record.job.probe), &hosts)?;
     record.findings.extend(compacted.findings);
-    complete_coverage(&mut record.coverage, &compacted.profile);
+    let is_script = record.job.probe == Probe::Script;
+    complete_coverage(&mut record.coverage, &compacted.profile, is_script);
     record.state = state(&record.coverage, captured.interrupted);
-    if compacted.profile.grand_total()[0] == 0 {
+    let printed = is_script && record.coverage.hosts.values().any(|h| h.captured);
+    if compacted.profile.grand_total()[0] == 0 && !printed {
         record
             .findings
             .push(Finding::new(FindingCode::NothingCaptured, ""));
@@ -149,16 +152,21 @@ pub(crate) fn note_settled(record: &mut RunRecord) {
 }
 
 /// What a lost host never told is known from what arrived; losses become findings.
-fn complete_coverage(coverage: &mut Coverage, profile: &Profile) {
+/// A script's host has captured something when it printed something.
+fn complete_coverage(coverage: &mut Coverage, profile: &Profile, is_script: bool) {
     let mut findings = Vec::new();
     for (name, host) in &mut coverage.hosts {
-        let taken: u64 = profile
-            .select(|s| s.host == *name)
-            .values()
-            .map(|v| v[0])
-            .fold(0, u64::saturating_add);
+        let taken: u64 = if is_script {
+            host.stats.printed.len() as u64
+        } else {
+            profile
+                .select(|s| s.host == *name)
+                .values()
+                .map(|v| v[0])
+                .fold(0, u64::saturating_add)
+        };
         host.captured = taken > 0;
-        if host.stats.samples == 0 {
+        if host.stats.samples == 0 && !is_script {
             host.stats.samples = taken;
         }
         let lost = host.stats.lost.saturating_add(host.stats.dropped);
@@ -176,13 +184,11 @@ fn complete_coverage(coverage: &mut Coverage, profile: &Profile) {
         }
         if host.outcome == HostOutcome::Complete && taken == 0 {
             host.outcome = HostOutcome::Partial;
-            findings.push(
-                Finding::new(
-                    FindingCode::NothingCaptured,
-                    "the capture ran, but took no stack",
-                )
-                .on(name.as_str()),
-            );
+            let said = match is_script {
+                true => "the script ran, but printed nothing",
+                false => "the capture ran, but took no stack",
+            };
+            findings.push(Finding::new(FindingCode::NothingCaptured, said).on(name.as_str()));
         }
     }
     coverage.findings.extend(findings);

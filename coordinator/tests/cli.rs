@@ -67,6 +67,7 @@ fn run_in(root: &Path) -> RunRecord {
         min_wait_us: 0,
         budgets: Default::default(),
         arm_timeout_ms: Some(1_000),
+        script: None,
         simulated: None,
     };
     let mut record = RunRecord::begin(RunId::from_parts(MS, 7), job, utc_text(MS));

@@ -68,6 +68,7 @@ fn run_in(root: &Path) {
         min_wait_us: 0,
         budgets: Default::default(),
         arm_timeout_ms: Some(1_000),
+        script: None,
         simulated: None,
     };
     let ms = 1_770_000_000_000;

@@ -4,6 +4,7 @@
 //! on every picture. Never: a loss that is left out because it looks bad.
 
 use crate::finding::{Finding, FindingCode};
+use crate::script::Printed;
 use serde::{Deserialize, Serialize};
 
 /// How a host came out of the run.
@@ -79,6 +80,9 @@ pub struct CaptureStats {
     /// Where they ran, of those that are in a control group; the first [`PLACES_MAX`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub places: Vec<ProcessPlace>,
+    /// What a script of the user's printed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub printed: Vec<Printed>,
     /// The engine's mode.
     pub mode: String,
     /// When sampling began, on the agent's CLOCK_MONOTONIC, in nanoseconds.

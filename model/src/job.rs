@@ -41,6 +41,8 @@ pub enum Probe {
     Vfs,
     /// Lock contention.
     Lock,
+    /// What a script of the user's measures.
+    Script,
 }
 
 /// Which event makes the sampler take a stack.
@@ -158,6 +160,9 @@ pub struct JobSpec {
     /// How long hosts may take to get ready, in milliseconds; none says that it goes by the engine.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub arm_timeout_ms: Option<u64>,
+    /// The script of [`Probe::Script`]; none with every other probe.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub script: Option<crate::script::Script>,
     /// What the simulated engine plays, for tests of scale.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub simulated: Option<crate::order::Simulated>,
@@ -241,6 +246,9 @@ impl JobSpec {
                 self.min_wait_us
             ));
         }
+        if (self.probe == Probe::Script) != self.script.is_some() {
+            return Err("a script is named by a flag: --probe script:FILE.sxx".into());
+        }
         if let Pick::Busiest(0) | Pick::Random(0) = self.pick {
             return Err("--pick needs at least 1 process, such as busiest:1".into());
         }
@@ -271,7 +279,7 @@ macro_rules! words {
 words!(EngineChoice, "engine", EngineChoice::Auto => "auto", EngineChoice::Native => "native",
     EngineChoice::Stap => "stap", EngineChoice::Perf => "perf", EngineChoice::Simulated => "simulated");
 words!(Probe, "probe", Probe::OnCpu => "on-cpu", Probe::OffCpu => "off-cpu", Probe::Lua => "lua",
-    Probe::Alloc => "alloc", Probe::Vfs => "vfs", Probe::Lock => "lock");
+    Probe::Alloc => "alloc", Probe::Vfs => "vfs", Probe::Lock => "lock", Probe::Script => "script");
 words!(Event, "event", Event::CpuClock => "cpu-clock", Event::Cycles => "cycles");
 
 impl fmt::Display for Target {

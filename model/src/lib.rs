@@ -14,6 +14,7 @@ pub mod ids;
 pub mod job;
 pub mod order;
 pub mod profile;
+pub mod script;
 
 pub use coverage::{Coverage, HostCoverage, HostOutcome};
 pub use finding::{Finding, FindingCode, Severity};

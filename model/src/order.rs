@@ -78,6 +78,8 @@ pub struct CaptureOrder {
     pub budgets: Budgets,
     /// Silence after which the agent stops by itself, in milliseconds.
     pub lease_ms: u64,
+    /// The script of [`Probe::Script`].
+    pub script: Option<crate::script::Script>,
     /// What the simulated engine plays; none for every other engine.
     pub simulated: Option<Simulated>,
 }

@@ -5,6 +5,7 @@ use model::coverage::{CaptureStats, ProcessPlace};
 use model::host::{EngineReport, GatewayProcess};
 use model::job::{EngineChoice, Event, Pick, Probe, Target};
 use model::order::{Budgets, Simulated};
+use model::script::{Printed, Script};
 use model::{CaptureOrder, Finding, FindingCode, HostName, HostReport, RunId};
 use proptest::prelude::*;
 
@@ -34,6 +35,11 @@ proptest! {
             min_wait_us: hz,
             budgets: Budgets { cpu_pct_max: n, memory_mb_max: hz, stacks_max: 3, output_mb_max: 4 },
             lease_ms: 4_000,
+            script: hz.is_multiple_of(5).then(|| Script {
+                file: "a.sxx".into(),
+                text: "probe begin {}\n".into(),
+                arguments: [("time".to_owned(), "10".to_owned())].into(),
+            }),
             simulated: hz.is_multiple_of(3).then_some(Simulated { seed: ms, processes: n, stacks: 5, child: true, arm_ms: 6 }),
         };
         prop_assert_eq!(CaptureOrder::try_from(v1::CaptureOrder::from(&order)).unwrap(), order);
@@ -77,6 +83,10 @@ fn reports_stats_and_findings() {
             start_ticks: 14,
             group: "/system.slice/nginx.service".into(),
             container: "ab".into(),
+        }],
+        printed: vec![Printed {
+            at_ms: 3,
+            text: "a\n".into(),
         }],
         ..Default::default()
     };

@@ -39,6 +39,7 @@ fn job(hosts: &[SimulatedHost], duration_ms: u64, seed: u64) -> JobSpec {
         min_wait_us: 0,
         budgets: Budgets::default(),
         arm_timeout_ms: Some(5_000),
+        script: None,
         simulated: Some(Simulated {
             seed,
             processes: PROCESSES,

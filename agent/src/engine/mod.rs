@@ -13,7 +13,7 @@ mod stap;
 pub use native::NativeEngine;
 pub use perf::PerfEngine;
 pub use simulated::SimulatedEngine;
-pub use stap::{OfflineBuild, StapEngine, build_offline};
+pub use stap::{OfflineBuild, ScriptEngine, StapEngine, build_offline};
 
 use crate::clock::Clock;
 use crate::policy::Policy;
@@ -99,7 +99,9 @@ impl EngineRoom {
     ) -> Result<(Box<dyn Engine>, SharedRecorder), Finding> {
         let has_probe = match order.engine {
             EngineChoice::Native => native::PROBES.contains(&order.probe),
-            EngineChoice::Stap => stap::PROBES.contains(&order.probe),
+            EngineChoice::Stap => {
+                stap::PROBES.contains(&order.probe) || order.probe == Probe::Script
+            }
             _ => order.probe == Probe::OnCpu,
         };
         if !has_probe {
@@ -128,6 +130,11 @@ impl EngineRoom {
                 Arc::clone(&recorder),
                 Arc::clone(&self.processes),
                 Arc::clone(&self.clock),
+            )),
+            EngineChoice::Stap if order.probe == Probe::Script => Box::new(ScriptEngine::new(
+                Arc::clone(&self.processes),
+                Arc::clone(&self.clock),
+                policy.stap_runtime.clone(),
             )),
             EngineChoice::Stap => Box::new(StapEngine::new(
                 Arc::clone(&recorder),

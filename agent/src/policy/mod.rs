@@ -7,6 +7,7 @@ mod file;
 
 pub use file::{DEFAULT_PATH, load};
 
+use crate::stapxx::script_hash;
 use model::job::{EngineChoice, Pick, Probe, Target};
 use model::{CaptureOrder, Finding, FindingCode};
 use serde::Deserialize;
@@ -108,7 +109,8 @@ impl Policy {
                 order.engine
             ));
         }
-        if !self.probes.contains(&order.probe) {
+        // A script is named by its hash, below.
+        if order.probe != Probe::Script && !self.probes.contains(&order.probe) {
             no(format!(
                 "probe {} is not in probes: of the policy",
                 order.probe
@@ -180,6 +182,13 @@ impl Policy {
                 ));
             }
         }
+        if (order.probe == Probe::Script) != order.script.is_some() {
+            no("a script and another probe, or none where one is needed".into());
+        }
+        if let Some(script) = &order.script {
+            let hash = script_hash(script.text.as_bytes(), std::iter::empty());
+            against.extend(self.check_script(&script.file, &hash).err());
+        }
         if against.is_empty() {
             Ok(())
         } else {
@@ -227,7 +236,9 @@ pub(crate) mod tests {
     use super::*;
     use model::job::Event;
     use model::order::Budgets;
+    use model::script::Script;
     use model::{HostName, RunId};
+    use std::collections::BTreeMap;
 
     pub(crate) fn order() -> CaptureOrder {
         CaptureOrder {
@@ -244,8 +255,44 @@ pub(crate) mod tests {
             min_wait_us: 0,
             budgets: Budgets::default(),
             lease_ms: 4_000,
+            script: None,
             simulated: None,
         }
+    }
+
+    #[test]
+    fn an_order_with_a_script_is_refused_with_the_line_that_would_allow_it() {
+        let script = Script {
+            file: "a.sxx".into(),
+            text: "probe begin { exit() }\n".into(),
+            arguments: BTreeMap::new(),
+        };
+        let order = CaptureOrder {
+            engine: EngineChoice::Stap,
+            probe: Probe::Script,
+            script: Some(script.clone()),
+            ..order()
+        };
+        let with = |scripts: &[String]| Policy {
+            engines: vec![EngineChoice::Stap],
+            scripts: scripts.to_vec(),
+            ..Policy::default()
+        };
+        let refused = with(&[]).check(&order).unwrap_err();
+        let said = &refused[0].evidence;
+        let hash = said.rsplit_once("- ").unwrap().1.to_owned();
+        assert_eq!(refused.len(), 1, "{refused:?}");
+        assert_eq!(
+            hash,
+            script_hash(script.text.as_bytes(), std::iter::empty())
+        );
+        assert_eq!(with(std::slice::from_ref(&hash)).check(&order), Ok(()));
+        // One byte more is another script, and neither goes with another probe.
+        let mut other = order.clone();
+        other.script.as_mut().unwrap().text.push(' ');
+        assert!(with(std::slice::from_ref(&hash)).check(&other).is_err());
+        other.script = None;
+        assert!(with(&[hash]).check(&other).is_err());
     }
 
     #[test]

@@ -115,6 +115,7 @@ fn job(fleet: &Fleet, seconds: u16) -> JobSpec {
         budgets: Budgets::default(),
         // A demo on a busy machine should rather wait than fail.
         arm_timeout_ms: Some(60_000),
+        script: None,
         simulated: None,
     }
 }

@@ -3,6 +3,7 @@
 
 use super::hosts;
 use super::output::usage;
+use super::script_file::{self, ProbeFlag};
 use crate::spec;
 use crate::transport::bootstrap::{Programs, Wishes};
 use crate::transport::ssh::SshRoom;
@@ -50,10 +51,13 @@ pub struct JobFlags {
     /// How: auto, native, perf or stap
     #[arg(long, value_name = "ENGINE")]
     pub engine: Option<EngineChoice>,
-    /// What is measured: on-cpu, or off-cpu for where threads wait (others are not part of this
-    /// version)
+    /// What is measured: on-cpu, off-cpu for where threads wait, or script:FILE for what a script of
+    /// your own for SystemTap or stap++ prints (others are not part of this version)
     #[arg(long, value_name = "PROBE")]
-    pub probe: Option<Probe>,
+    pub probe: Option<ProbeFlag>,
+    /// With --probe script:FILE: a value for the script's $^arg_NAME; repeatable
+    #[arg(long = "arg", value_name = "NAME=VALUE")]
+    pub arguments: Vec<String>,
     /// By which event: cpu-clock, or cycles (by perf, where the processor's counters can be used)
     #[arg(long, value_name = "EVENT")]
     pub event: Option<Event>,
@@ -126,6 +130,7 @@ impl JobFlags {
                 min_wait_us: 0,
                 budgets: Budgets::default(),
                 arm_timeout_ms: None,
+                script: None,
                 simulated: None,
             },
         };
@@ -172,7 +177,17 @@ impl JobFlags {
         }
         job.pick = self.pick.unwrap_or(job.pick);
         job.engine = self.engine.unwrap_or(job.engine);
-        job.probe = self.probe.unwrap_or(job.probe);
+        match &self.probe {
+            Some(ProbeFlag::BuiltIn(probe)) => job.probe = *probe,
+            Some(ProbeFlag::Script(path)) => {
+                job.probe = Probe::Script;
+                job.script = Some(script_file::read(path, &self.arguments)?);
+            }
+            None => {}
+        }
+        if job.script.is_none() && !self.arguments.is_empty() {
+            return Err(usage("--arg is for --probe script:FILE"));
+        }
         job.event = self.event.unwrap_or(job.event);
         job.sample_hz = self.hz.unwrap_or(job.sample_hz);
         job.min_wait_us = self.min_wait.unwrap_or(job.min_wait_us);
@@ -181,9 +196,9 @@ impl JobFlags {
         if let Some(title) = &self.title {
             job.title.clone_from(title);
         }
-        if !matches!(job.probe, Probe::OnCpu | Probe::OffCpu) {
+        if !matches!(job.probe, Probe::OnCpu | Probe::OffCpu | Probe::Script) {
             let said = format!(
-                "probe {} is not part of this version; use on-cpu or off-cpu",
+                "probe {} is not part of this version; use on-cpu, off-cpu or script:FILE",
                 job.probe
             );
             return Err(usage(said));
@@ -269,6 +284,7 @@ impl JobFlags {
             event: None,
             hz: None,
             min_wait: None,
+            arguments: Vec::new(),
             duration: None,
             arm_timeout: None,
             title: None,

@@ -23,6 +23,7 @@ mod plan;
 mod progress;
 mod reading;
 mod runs;
+mod script_file;
 mod seconds;
 mod show;
 mod tls;

@@ -254,7 +254,7 @@ impl Talk {
     async fn command(&mut self, command: HostCommand, link: &CoordinatorLink) {
         let run = self.task.run.to_string();
         let word = match command {
-            HostCommand::Arm(order) => Say::Arm((&*order).into()),
+            HostCommand::Arm(order) => Say::Arm(Box::new((&*order).into())),
             HostCommand::Start(ours_ns) => {
                 let estimate = self.sync.estimate().unwrap_or_default();
                 Say::Start(v1::Start {

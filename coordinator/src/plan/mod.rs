@@ -71,6 +71,7 @@ fn decide(run: RunId, job: &JobSpec, host: &HostName, report: &HostReport) -> Ho
         min_wait_us: job.min_wait_us,
         budgets: job.budgets,
         lease_ms: LEASE_MS,
+        script: job.script.clone(),
         simulated: if engine == EngineChoice::Simulated {
             job.simulated.clone()
         } else {
@@ -208,6 +209,7 @@ mod tests {
             min_wait_us: 0,
             budgets: Budgets::default(),
             arm_timeout_ms: None,
+            script: None,
             simulated: None,
         }
     }

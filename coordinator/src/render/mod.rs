@@ -9,6 +9,7 @@ mod findings;
 mod flame;
 mod html;
 mod overview;
+mod printed;
 mod report;
 mod results;
 mod table;

@@ -2,10 +2,12 @@
 //! Markdown. Never: a number without its coverage, or markup from a name.
 
 use super::findings::grouped;
+use super::printed::printed;
 use super::table::{count, percent, printable};
 use crate::compare::{By, top};
 use crate::store::RunRecord;
 use model::Severity;
+use model::job::Probe;
 use model::profile::{Measure, Profile};
 use std::fmt::Write as _;
 
@@ -34,7 +36,11 @@ pub fn report(record: &RunRecord, profile: &Profile) -> String {
     let _ = writeln!(out, "**Coverage:** {}.\n", inline(&record.coverage.line()));
     ranking(&mut out, record);
     hosts(&mut out, record);
-    frames(&mut out, profile);
+    if record.job.probe == Probe::Script {
+        out.push_str(&printed(&record.coverage));
+    } else {
+        frames(&mut out, profile);
+    }
     findings(&mut out, record);
     how(&mut out, record);
     out
@@ -225,7 +231,7 @@ fn cell(text: &str) -> String {
 }
 
 /// Running text from outside: what Markdown or HTML would obey is escaped.
-fn inline(text: &str) -> String {
+pub(super) fn inline(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in printable(text).chars() {
         if matches!(

@@ -75,6 +75,12 @@ pub fn write_all(
             }
         }
     }
+    for (host, coverage) in &record.coverage.hosts {
+        let printed: String = coverage.stats.printed.iter().map(|p| &*p.text).collect();
+        if !printed.is_empty() && HostName::new(host.as_str()).is_ok() {
+            run.write(&format!("hosts/{host}.txt"), printed.as_bytes())?;
+        }
+    }
     run.write("report.md", report(record, profile).as_bytes())?;
     let page = report_html(record, profile, &pictures);
     run.write("report.html", page.as_bytes())?;

@@ -161,6 +161,7 @@ impl RawJob {
                 output_mb_max: self.budgets.output_mb_max.unwrap_or(none.output_mb_max),
             },
             arm_timeout_ms: self.arm_timeout.map(|d| d.0),
+            script: None,
             simulated: self.simulated,
         };
         job.validate()?;

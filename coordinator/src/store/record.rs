@@ -239,6 +239,7 @@ pub(crate) mod tests {
             min_wait_us: 0,
             budgets: Budgets::default(),
             arm_timeout_ms: None,
+            script: None,
             simulated: None,
         };
         RunRecord::begin(

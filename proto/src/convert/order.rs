@@ -4,6 +4,7 @@
 use super::{BadMessage, bad, run_id};
 use crate::v1;
 use model::order::{Budgets, Simulated};
+use model::script::{ARGUMENTS_MAX, SCRIPT_BYTES_MAX, Script};
 use model::{CaptureOrder, HostName};
 
 impl From<&CaptureOrder> for v1::CaptureOrder {
@@ -27,6 +28,18 @@ impl From<&CaptureOrder> for v1::CaptureOrder {
                 output_mb_max: o.budgets.output_mb_max,
             }),
             lease_ms: o.lease_ms,
+            script: o.script.as_ref().map(|s| v1::Script {
+                file: s.file.clone(),
+                text: s.text.clone(),
+                arguments: s
+                    .arguments
+                    .iter()
+                    .map(|(name, value)| v1::ScriptArgument {
+                        name: name.clone(),
+                        value: value.clone(),
+                    })
+                    .collect(),
+            }),
             simulated: o.simulated.as_ref().map(|s| v1::Simulated {
                 seed: s.seed,
                 processes: s.processes,
@@ -65,6 +78,7 @@ impl TryFrom<v1::CaptureOrder> for CaptureOrder {
                 output_mb_max: budgets.output_mb_max,
             },
             lease_ms: o.lease_ms,
+            script: o.script.map(script).transpose()?,
             simulated: o.simulated.map(|s| Simulated {
                 seed: s.seed,
                 processes: s.processes,
@@ -74,4 +88,22 @@ impl TryFrom<v1::CaptureOrder> for CaptureOrder {
             }),
         })
     }
+}
+
+fn script(s: v1::Script) -> Result<Script, BadMessage> {
+    if s.text.len() > SCRIPT_BYTES_MAX || s.arguments.len() > ARGUMENTS_MAX {
+        let said = format!("{} bytes, {} arguments", s.text.len(), s.arguments.len());
+        return Err(bad("script", said));
+    }
+    Ok(Script {
+        // It stands in findings and pictures.
+        file: s
+            .file
+            .chars()
+            .filter(|c| !c.is_control())
+            .take(60)
+            .collect(),
+        text: s.text,
+        arguments: s.arguments.into_iter().map(|a| (a.name, a.value)).collect(),
+    })
 }

@@ -3,6 +3,7 @@
 
 use crate::v1;
 use model::coverage::{CaptureStats, PLACE_BYTES_MAX, PLACES_MAX, ProcessPlace};
+use model::script::{PIECES_MAX, PRINTED_BYTES_MAX, Printed};
 
 impl From<&CaptureStats> for v1::CaptureStats {
     fn from(s: &CaptureStats) -> Self {
@@ -22,6 +23,14 @@ impl From<&CaptureStats> for v1::CaptureStats {
             lua_racy: s.lua_racy,
             lua_failed: s.lua_failed,
             places: s.places.iter().take(PLACES_MAX).map(Into::into).collect(),
+            printed: s
+                .printed
+                .iter()
+                .map(|p| v1::Printed {
+                    at_ms: p.at_ms,
+                    text: p.text.clone(),
+                })
+                .collect(),
             mode: s.mode.clone(),
             started_mono_ns: s.started_mono_ns,
             stopped_mono_ns: s.stopped_mono_ns,
@@ -46,6 +55,7 @@ impl From<v1::CaptureStats> for CaptureStats {
             lua_segments: s.lua_segments,
             lua_racy: s.lua_racy,
             lua_failed: s.lua_failed,
+            printed: printed(s.printed),
             places: s
                 .places
                 .into_iter()
@@ -85,4 +95,20 @@ impl From<v1::ProcessPlace> for ProcessPlace {
 fn plain(text: &str, length_max: usize) -> String {
     let kept = text.chars().filter(|c| !c.is_control());
     kept.take(length_max).collect()
+}
+
+/// As much as an honest agent keeps.
+fn printed(pieces: Vec<v1::Printed>) -> Vec<Printed> {
+    let mut bytes = 0;
+    let within = |p: &v1::Printed| {
+        bytes += p.text.len();
+        // What was no UTF-8 has grown: three bytes for one.
+        bytes <= 3 * PRINTED_BYTES_MAX
+    };
+    let pieces = pieces.into_iter().take(PIECES_MAX).take_while(within);
+    let printed = |p: v1::Printed| Printed {
+        at_ms: p.at_ms,
+        text: p.text,
+    };
+    pieces.map(printed).collect()
 }

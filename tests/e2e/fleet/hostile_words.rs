@@ -238,6 +238,7 @@ async fn run(out: &Path, told: Lie) -> RunRecord {
         min_wait_us: 0,
         budgets: Budgets::default(),
         arm_timeout_ms: Some(5_000),
+        script: None,
         simulated: Some(Simulated {
             seed: 1,
             processes: 2,

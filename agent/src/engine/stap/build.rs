@@ -3,13 +3,14 @@
 //! In: what is wanted. Out: a module's file with its manifest, in a folder of ours. Never: a build without a deadline,
 //! in anybody else's folder, or with the network asked for symbols.
 
-use super::command::{self, Build};
+use super::command::{self, Build, BuildScript};
 use super::diagnose::{Ending, ReportEnd, conclude, diagnose};
 use super::module::{self, ImageOf, Module, Wanted};
 use super::run::Said;
 use super::sizes::Sizes;
 use crate::closed;
 use crate::process::{Processes, Stage};
+use crate::stapxx::Expansion;
 use model::{Finding, FindingCode};
 use native::MappedImage;
 use std::collections::BTreeMap;
@@ -77,7 +78,7 @@ pub(super) async fn build(
         period_ns: wanted.period_ns,
         unguarded: wanted.unguarded,
     };
-    let outcome = translate(processes, &command::build(&asked), work).await;
+    let outcome = translate(processes, &command::build(&asked), work, &str::to_owned).await;
     let kept = outcome.and_then(|findings| {
         let file = builder.folder.join(format!("{name}.ko"));
         std::fs::rename(work.join(format!("{name}.ko")), &file)
@@ -108,6 +109,34 @@ pub(super) async fn build(
         from: format!("built here by stap {}", builder.version),
     };
     Ok((module, findings))
+}
+
+/// Builds a script of the user's. What stap says of it has the places of the file as it was written.
+///
+/// # Errors
+/// What stap said, as findings.
+pub(super) async fn build_script(
+    processes: &Processes,
+    folder: &Path,
+    asked: &BuildScript<'_>,
+    script: &Expansion,
+) -> Result<(PathBuf, Vec<Finding>), Vec<Finding>> {
+    let failed = |what: &str, e: &dyn std::fmt::Display| {
+        let said = format!("{what} in {}: {e}", folder.display());
+        vec![Finding::new(FindingCode::StapRunFailed, said)]
+    };
+    let work = Work::make(folder, asked.name).map_err(|e| failed("making a folder", &e))?;
+    let work = &work.0;
+    let path = work.join("script.stp");
+    std::fs::write(&path, &script.script.text).map_err(|e| failed("writing the script", &e))?;
+    let name = path.display().to_string();
+    let with_places = |said: &str| script.map_back(said, &name, "");
+    let argv = command::build_script(asked, &path);
+    let findings = translate(processes, &argv, work, &with_places).await?;
+    let file = folder.join(format!("{}.ko", asked.name));
+    std::fs::rename(work.join(format!("{}.ko", asked.name)), &file)
+        .map_err(|e| failed("keeping the module", &e))?;
+    Ok((file, findings))
 }
 
 /// A folder that stap works in, which is gone when the building is over, however it ends.
@@ -160,6 +189,7 @@ async fn translate(
     processes: &Processes,
     argv: &[OsString],
     work: &Path,
+    with_places: &(dyn Fn(&str) -> String + Sync),
 ) -> Result<Vec<Finding>, Vec<Finding>> {
     let home = work.display().to_string();
     // stap keeps its cache and temporary files below these; there is no DEBUGINFOD_URLS, so no network.
@@ -191,7 +221,7 @@ async fn translate(
         report: ReportEnd::NotAsked,
         samples: 0,
     };
-    let (_, mut findings) = conclude(&ending, diagnose(&said.text().await));
+    let (_, mut findings) = conclude(&ending, diagnose(&with_places(&said.text().await)));
     if code == Some(0) {
         return Ok(findings);
     }

@@ -12,7 +12,7 @@ use super::sizes::Sizes;
 use super::stacks::{Stacks, Taken};
 use super::tool::{self, Turn};
 use crate::clock::Clock;
-use crate::engine::{SharedRecorder, Stopped};
+use crate::engine::{Poll, SharedRecorder, Stopped};
 use crate::process::Processes;
 use model::coverage::CaptureStats;
 use model::profile::{CounterKind, CounterSource, Process};
@@ -40,6 +40,18 @@ pub(super) struct Told {
     pub findings: Vec<Finding>,
     pub ended: Option<Finding>,
     pub children_cpu_ns: u64,
+}
+
+impl Told {
+    /// What is new, for whoever looks.
+    pub(super) fn poll(&mut self, now_ns: u64) -> Poll {
+        Poll {
+            started_mono_ns: self.started_ns.filter(|s| *s <= now_ns),
+            findings: std::mem::take(&mut self.findings),
+            ended: self.ended.take(),
+            children_cpu_ns: self.children_cpu_ns,
+        }
+    }
 }
 
 /// What an order comes to here.

@@ -80,6 +80,47 @@ pub(super) fn build(build: &Build<'_>) -> Vec<OsString> {
     argv
 }
 
+/// What a module of a user's script is built of, beside the script.
+#[derive(Clone, Debug)]
+pub(super) struct BuildScript<'a> {
+    /// stap.
+    pub stap: &'a Path,
+    /// The module's name.
+    pub name: &'a str,
+    /// The kernel: a release, or the folder of its build files.
+    pub kernel: &'a OsString,
+    /// Another runtime than stap's own.
+    pub runtime: Option<&'a Path>,
+    /// Images whose symbols and unwind data go into the module.
+    pub images: &'a [String],
+}
+
+/// Limits that stap++ sets, whose scripts rely on them. All guards of the runtime stay as they are.
+const SCRIPT_LIMITS: [&str; 3] = [
+    "-DMAXACTION=100000",
+    "-DMAXMAPENTRIES=5000",
+    "-DMAXBACKTRACE=200",
+];
+
+/// `stap -p4` for a script of the user's: the module lands in the folder that it is run in.
+pub(super) fn build_script(build: &BuildScript<'_>, script: &Path) -> Vec<OsString> {
+    let mut argv: Vec<OsString> = vec![build.stap.into(), "-p4".into(), "-m".into()];
+    argv.push(build.name.into());
+    argv.push("-r".into());
+    argv.push(build.kernel.clone());
+    if let Some(runtime) = build.runtime {
+        argv.push("-R".into());
+        argv.push(runtime.into());
+    }
+    argv.extend(SCRIPT_LIMITS.map(OsString::from));
+    for image in build.images {
+        argv.push("-d".into());
+        argv.push(image.into());
+    }
+    argv.push(script.into());
+    argv
+}
+
 /// What goes into a module by name: absolute, there, and without a character that SystemTap's own generated C code or
 /// makefiles would have to quote.
 ///
@@ -107,6 +148,20 @@ pub(super) fn load(staprun: &Path, module: &Path, buffer_mb: u64) -> Vec<OsStrin
         buffer_mb.to_string().into(),
         module.into(),
     ]
+}
+
+/// As [`load`], with the process that `target()` is.
+pub(super) fn load_for(
+    staprun: &Path,
+    module: &Path,
+    buffer_mb: u64,
+    target: Option<u32>,
+) -> Vec<OsString> {
+    let mut argv = load(staprun, module, buffer_mb);
+    if let Some(pid) = target {
+        argv.splice(1..1, ["-x".into(), pid.to_string().into()]);
+    }
+    argv
 }
 
 /// `staprun -A NAME`: takes up a module whose stapio is gone.
@@ -181,6 +236,28 @@ mod tests {
         ] {
             assert!(!words.iter().any(|w| w.contains(never)), "{never}");
         }
+    }
+
+    #[test]
+    fn a_script_is_built_without_a_word_of_its_order() {
+        let kernel = OsString::from("6.1.0-56-amd64");
+        let images = ["/usr/sbin/nginx".to_owned()];
+        let asked = BuildScript {
+            stap: Path::new("/usr/bin/stap"),
+            name: "ff_0011223344556677",
+            kernel: &kernel,
+            runtime: None,
+            images: &images,
+        };
+        let argv = build_script(&asked, Path::new("/x/script.stp"));
+        let words: Vec<&str> = argv.iter().map(|w| w.to_str().unwrap()).collect();
+        assert_eq!(
+            words.join(" "),
+            "/usr/bin/stap -p4 -m ff_0011223344556677 -r 6.1.0-56-amd64 -DMAXACTION=100000 \
+             -DMAXMAPENTRIES=5000 -DMAXBACKTRACE=200 -d /usr/sbin/nginx /x/script.stp"
+        );
+        let argv = load_for(Path::new("/s"), Path::new("/m.ko"), 1, Some(7));
+        assert_eq!(argv, ["/s", "-x", "7", "-b", "1", "/m.ko"]);
     }
 
     #[test]

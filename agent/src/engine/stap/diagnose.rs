@@ -56,13 +56,6 @@ pub(super) enum ReportEnd {
     /// Nothing was to be printed: a build, a version, an unload.
     NotAsked,
     /// The script has no line that says how much it printed.
-    #[cfg_attr(
-        not(test),
-        expect(
-            dead_code,
-            reason = "what scripts of the user's come to; recordings are judged by it"
-        )
-    )]
     NotKnown,
     /// It has one, and it did not come.
     Missing,

@@ -34,9 +34,9 @@ pub struct StapEngine {
 }
 
 /// How the task hears of start and end; dropping the second ends it.
-struct Orders {
-    start: Option<oneshot::Sender<u64>>,
-    stop: oneshot::Sender<()>,
+pub(super) struct Orders {
+    pub start: Option<oneshot::Sender<u64>>,
+    pub stop: oneshot::Sender<()>,
 }
 
 impl StapEngine {
@@ -177,13 +177,7 @@ impl Engine for StapEngine {
     }
 
     fn poll(&mut self, now_ns: u64) -> Poll {
-        let mut told = lock(&self.told);
-        Poll {
-            started_mono_ns: told.started_ns.filter(|s| *s <= now_ns),
-            findings: std::mem::take(&mut told.findings),
-            ended: told.ended.take(),
-            children_cpu_ns: told.children_cpu_ns,
-        }
+        lock(&self.told).poll(now_ns)
     }
 
     fn stop(&mut self, _now_ns: u64) -> BoxFuture<'_, Stopped> {

@@ -16,7 +16,7 @@
 //! are, `command` what it is asked, `report` reads what a probe prints (all pure); `probes` embeds the scripts; `module`
 //! finds built ones, `build` builds, `offline` for other hosts; `tool` knows the machine; `run` holds one loaded module;
 //! `stacks` names what comes; `capture` is a capture's life, `again` what follows a run that SystemTap ended, `engine`
-//! the trait.
+//! the trait; `script` does the same for a script of the user's.
 
 mod again;
 mod build;
@@ -31,6 +31,7 @@ mod probes;
 mod remedy;
 mod report;
 mod run;
+mod script;
 mod sizes;
 mod stacks;
 mod tool;
@@ -38,4 +39,5 @@ mod tool;
 pub use engine::StapEngine;
 pub use offline::{OfflineBuild, build_offline};
 pub(super) use probes::PROBES;
+pub use script::ScriptEngine;
 pub(super) use tool::survey;

@@ -105,6 +105,16 @@ pub(super) struct Module {
     pub from: String,
 }
 
+/// A module's name by what it is made of.
+pub(super) fn name_of(parts: &[&[u8]]) -> String {
+    let mut hash = blake3::Hasher::new();
+    for part in parts {
+        hash.update(&(part.len() as u64).to_le_bytes());
+        hash.update(part);
+    }
+    format!("{NAME_BEGINS}{}", &hash.finalize().to_hex()[..16])
+}
+
 impl Wanted {
     /// The name of the module that would be built for this: the same for the same script, sizes, kernel, files and stap.
     pub(super) fn name(&self, sizes: &Sizes, stap: &str, runtime: Option<&Path>) -> String {

@@ -25,7 +25,7 @@ pub(super) const LOAD: Duration = Duration::from_secs(30);
 /// How often it is looked whether it is.
 const LOOK: Duration = Duration::from_millis(50);
 /// After SIGINT the module prints what it has and unloads: 0.7 to 1.5 s. A lease's end leaves 5 s.
-const END: Duration = Duration::from_millis(3_000);
+pub(super) const END: Duration = Duration::from_millis(3_000);
 /// What taking up the output of a module whose reader was killed may take.
 const RECOVER: Duration = Duration::from_millis(1_500);
 /// Words that are kept: the first, which say why, and the last, which say how much was skipped.

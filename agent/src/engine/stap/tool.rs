@@ -9,7 +9,7 @@ use super::probes::PROBES;
 use crate::engine::program;
 use crate::process::ask;
 use model::host::EngineReport;
-use model::job::Event;
+use model::job::{Event, Probe};
 use model::{Finding, FindingCode};
 use nix::fcntl::{Flock, FlockArg};
 use std::ffi::OsString;
@@ -260,7 +260,8 @@ pub(in crate::engine) fn survey() -> EngineReport {
     if !against.is_empty() {
         how.push_str(&format!(" ({})", against.join("; ")));
     }
-    if modules == 0 && !(translator.is_ok() && headers) {
+    let can_build = translator.is_ok() && headers;
+    if modules == 0 && !can_build {
         let said = format!("nothing to build a module from: {how}");
         let finding = Finding::new(FindingCode::StapKernelFiles, said.clone());
         return no(said, vec![finding]);
@@ -271,7 +272,12 @@ pub(in crate::engine) fn survey() -> EngineReport {
         how,
         findings: Vec::new(),
         events: vec![Event::CpuClock.to_string()],
-        probes: PROBES.iter().map(ToString::to_string).collect(),
+        // A script of the user's is never built elsewhere.
+        probes: PROBES
+            .iter()
+            .chain(can_build.then_some(&Probe::Script))
+            .map(ToString::to_string)
+            .collect(),
     }
 }
 

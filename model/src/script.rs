@@ -1,0 +1,135 @@
+//! A script of the user's: what a host is ordered to run, and what it printed there.
+//!
+//! In: a file's text, values; pieces of output. Out: the same, as values. Never: a judgement of what the script does (the
+//! host's policy has that), or more output than the bound.
+
+use crate::format::script_output::{OutputReader, ScriptOutput};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// Largest script that is ordered, in bytes: an order is one message of at most 4 MiB.
+pub const SCRIPT_BYTES_MAX: usize = 1 << 20;
+/// Most values that are given to one.
+pub const ARGUMENTS_MAX: usize = 64;
+/// Most that is kept of what it prints on one host, in bytes: it stands in the run's record.
+pub const PRINTED_BYTES_MAX: usize = 256 << 10;
+/// Most pieces of it.
+pub const PIECES_MAX: usize = 8_192;
+
+/// A script and the values of its arguments.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Script {
+    /// The file's name, for people.
+    pub file: String,
+    /// The script, as it was written.
+    pub text: String,
+    /// Values of `$^arg_NAME`, by NAME.
+    pub arguments: BTreeMap<String, String>,
+}
+
+/// A piece of output: whole lines, but for the last piece.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Printed {
+    /// Milliseconds since the capture's start.
+    pub at_ms: u64,
+    /// The lines.
+    pub text: String,
+}
+
+/// Takes what a script prints, while it comes.
+#[derive(Clone, Debug, Default)]
+pub struct PrintedReader {
+    pieces: Vec<Printed>,
+    line: Vec<u8>,
+    kept: usize,
+    dropped: u64,
+}
+
+impl PrintedReader {
+    /// The next bytes.
+    pub fn feed(&mut self, bytes: &[u8], at_ms: u64) {
+        self.line.extend_from_slice(bytes);
+        if let Some(end) = self.line.iter().rposition(|b| *b == b'\n') {
+            let rest = self.line.split_off(end + 1);
+            let lines = std::mem::replace(&mut self.line, rest);
+            self.keep(&lines, at_ms);
+        } else if self.line.len() > PRINTED_BYTES_MAX {
+            let line = std::mem::take(&mut self.line);
+            self.keep(&line, at_ms);
+        }
+    }
+
+    /// All of it, and how many bytes were beyond the bound.
+    #[must_use]
+    pub fn end(mut self, at_ms: u64) -> (Vec<Printed>, u64) {
+        let line = std::mem::take(&mut self.line);
+        self.keep(&line, at_ms);
+        (self.pieces, self.dropped)
+    }
+
+    fn keep(&mut self, bytes: &[u8], at_ms: u64) {
+        let mut room = PRINTED_BYTES_MAX.saturating_sub(self.kept);
+        if self.pieces.len() >= PIECES_MAX && self.pieces.last().is_some_and(|p| p.at_ms != at_ms) {
+            room = 0;
+        }
+        let (bytes, beyond) = bytes.split_at(bytes.len().min(room));
+        self.dropped = self.dropped.saturating_add(beyond.len() as u64);
+        self.kept += bytes.len();
+        if bytes.is_empty() {
+            return;
+        }
+        let text = String::from_utf8_lossy(bytes);
+        match self.pieces.last_mut() {
+            Some(last) if last.at_ms == at_ms => last.text.push_str(&text),
+            _ => self.pieces.push(Printed {
+                at_ms,
+                text: text.into_owned(),
+            }),
+        }
+    }
+}
+
+/// What one host printed, told apart.
+#[must_use]
+pub fn output_of(pieces: &[Printed]) -> ScriptOutput {
+    let mut reader = OutputReader::default();
+    for piece in pieces {
+        reader.feed(piece.text.as_bytes(), piece.at_ms);
+    }
+    reader.end(pieces.last().map_or(0, |piece| piece.at_ms))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_stay_whole_with_the_time_of_their_end() {
+        let mut reader = PrintedReader::default();
+        reader.feed(b"a\nb", 1);
+        reader.feed("\u{e9}".as_bytes().split_at(1).0, 2);
+        reader.feed("\u{e9}".as_bytes().split_at(1).1, 3);
+        reader.feed(b"\nc\nd", 4);
+        let (pieces, dropped) = reader.end(9);
+        let told: Vec<(u64, &str)> = pieces.iter().map(|p| (p.at_ms, p.text.as_str())).collect();
+        assert_eq!(told, [(1, "a\n"), (4, "b\u{e9}\nc\n"), (9, "d")]);
+        assert_eq!(dropped, 0);
+        assert_eq!(output_of(&pieces).parts.len(), 4);
+    }
+
+    #[test]
+    fn a_flood_is_bounded_and_counted() {
+        let mut reader = PrintedReader::default();
+        for at_ms in 0..40_000 {
+            reader.feed(b"0123456789abcdef\n", at_ms);
+        }
+        reader.feed(&vec![b'x'; 2 * PRINTED_BYTES_MAX], 50_000);
+        let (pieces, dropped) = reader.end(50_001);
+        let kept: usize = pieces.iter().map(|p| p.text.len()).sum();
+        assert!(pieces.len() <= PIECES_MAX && kept <= PRINTED_BYTES_MAX);
+        assert_eq!(
+            kept as u64 + dropped,
+            40_000 * 17 + 2 * PRINTED_BYTES_MAX as u64
+        );
+    }
+}
