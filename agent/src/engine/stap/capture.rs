@@ -165,7 +165,7 @@ impl Capture {
         self.plan.wanted.images = images.into_values().collect();
         let (module, more) = self.module().await?;
         findings.extend(more);
-        findings.extend(told_of(&module));
+        findings.extend(module::told_of(&module));
         self.take(&module);
         let mut stacks = Stacks::new(Arc::clone(&self.recorder), self.plan.taken.clone(), names);
         for process in self.pids.values() {
@@ -483,28 +483,6 @@ async fn as_good_as_any(mut module: Module, images: &[MappedImage]) -> Result<Mo
         }
     }
     if could_have { Err(module) } else { Ok(module) }
-}
-
-/// What of a module weakens the capture before it begins.
-pub(super) fn told_of(module: &Module) -> Vec<Finding> {
-    let mut findings = Vec::new();
-    if !module.uncovered.is_empty() {
-        let with_reason = |(path, why): (&String, &String)| match why.is_empty() {
-            true => path.clone(),
-            false => format!("{path}: {why}"),
-        };
-        let some = module.uncovered.iter().take(4).map(with_reason);
-        let some: Vec<String> = some.collect();
-        let said = format!(
-            "{} files of the targets are not in the module: {}",
-            module.uncovered.len(),
-            some.join("; ")
-        );
-        findings.push(Finding::new(FindingCode::StapUnwindMissing, said));
-    }
-    let smaller = module.sizes.smaller();
-    findings.extend(smaller.map(|said| Finding::new(FindingCode::StapSmaller, said)));
-    findings
 }
 
 pub(super) fn failed(why: &str) -> Vec<Finding> {

@@ -7,6 +7,7 @@ use super::command::{self, NAME_BEGINS};
 use super::probes::BuiltIn;
 use super::sizes::{Bounds, Demand, Sizes};
 use crate::closed;
+use model::{Finding, FindingCode};
 use native::MappedImage;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -338,6 +339,28 @@ pub(super) fn no_kernel_code(error: io::Error) -> io::Error {
         }
         _ => error,
     }
+}
+
+/// What of a module weakens the capture before it begins.
+pub(super) fn told_of(module: &Module) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    if !module.uncovered.is_empty() {
+        let with_reason = |(path, why): (&String, &String)| match why.is_empty() {
+            true => path.clone(),
+            false => format!("{path}: {why}"),
+        };
+        let some = module.uncovered.iter().take(4).map(with_reason);
+        let some: Vec<String> = some.collect();
+        let said = format!(
+            "{} files of the targets are not in the module: {}",
+            module.uncovered.len(),
+            some.join("; ")
+        );
+        findings.push(Finding::new(FindingCode::StapUnwindMissing, said));
+    }
+    let smaller = module.sizes.smaller();
+    findings.extend(smaller.map(|said| Finding::new(FindingCode::StapSmaller, said)));
+    findings
 }
 
 #[cfg(test)]

@@ -4,8 +4,7 @@
 //! into /var/lib/fleetflame/modules of every host with this kernel. Never: a module that says less than what it is of.
 
 use super::build::{self, Builder};
-use super::capture::told_of;
-use super::module::Wanted;
+use super::module::{Wanted, told_of};
 use super::probes::{ALL, BuiltIn};
 use super::remedy::Settings;
 use super::sizes::{Bounds, Demand, Sizes};
