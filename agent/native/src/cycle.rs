@@ -25,6 +25,15 @@ pub struct Cycle {
 }
 
 impl Cycle {
+    /// Of a master that is new itself: all its first workers come now, and none is a reload.
+    #[must_use]
+    pub fn begun(now_ns: u64) -> Self {
+        Self {
+            noticed_ns: now_ns.max(1),
+            ..Self::default()
+        }
+    }
+
     /// A worker of `generation` ended, not before this time.
     pub fn ended(&mut self, generation: u32, at_ns: u64) {
         if generation == self.generation && self.vacant_ns.len() < VACANT_MAX {
@@ -67,6 +76,15 @@ mod tests {
         // It started at 5,004, which reads as 5,000.
         assert!(!cycle.came(5_000 * MS, 5_050 * MS));
         assert_eq!(cycle, Cycle::default(), "the place is taken");
+    }
+
+    #[test]
+    fn the_first_workers_of_a_new_master_are_no_reload() {
+        let mut cycle = Cycle::begun(1_000 * MS);
+        assert!(!cycle.came(990 * MS, 1_000 * MS));
+        assert!(!cycle.came(1_010 * MS, 1_060 * MS));
+        assert!(cycle.came(9_000 * MS, 9_050 * MS));
+        assert_eq!(cycle.generation, 1);
     }
 
     #[test]

@@ -177,10 +177,14 @@ impl Registry {
             };
             let start_ns = process.start_ticks.saturating_mul(TICK_NS);
             let start_ns = start_ns.saturating_sub(self.boot_ahead_ns);
-            let cycle = self.cycles.entry(target.master).or_default();
+            let of_master = |t: &&Tracked| t.master == target.master && t.role == Role::Worker;
+            let old = self.alive.values().filter(of_master).count();
+            let begun = || match old {
+                0 => Cycle::begun(now_ns),
+                _ => Cycle::default(),
+            };
+            let cycle = self.cycles.entry(target.master).or_insert_with(begun);
             if cycle.came(start_ns, now_ns) {
-                let of_master = |t: &&Tracked| t.master == target.master && t.role == Role::Worker;
-                let old = self.alive.values().filter(of_master).count();
                 let new = came.iter().filter(|t| t.master == target.master).count();
                 self.tell_reload(target.master, new, old);
             }
@@ -409,6 +413,18 @@ mod tests {
         let (came, gone) = r.update(&zombie, &seen(&[10, 11, 20]), 300_000_000, true);
         assert_eq!((came, gone), (vec![], vec![]));
         assert_eq!((r.ended_count(), r.take_findings().len()), (1, 0));
+    }
+
+    #[test]
+    fn a_gateway_that_starts_during_a_capture_is_no_reload() {
+        let mut r = Registry::default();
+        r.update(&[worker(10, false)], &seen(&[10]), 1_000_000_000, true);
+        let both = [worker(10, false), worker(11, false)];
+        r.update(&both, &seen(&[10, 11]), 1_050_000_000, true);
+        assert_eq!(r.take_findings(), []);
+        let more = [worker(10, false), worker(11, false), worker(20, false)];
+        r.update(&more, &seen(&[10, 11, 20]), 9_000_000_000, true);
+        assert_eq!(r.take_findings().len(), 1);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! In: a connector. Out: a link on which greetings were exchanged. Never: a decision about the run.
 
 use super::host::{Said, Talk, protocol, say};
+use crate::plan::LEASE_MS;
 use crate::transport::{Connector, News};
 use model::{Finding, FindingCode};
 use proto::link::CoordinatorLink;
@@ -126,7 +127,9 @@ impl Talk {
                     return Ok(link);
                 }
                 // Somebody else answers now, or the agent has ended: that will not mend itself.
-                Ok(Ok(Err(f))) if is_final(f.code) => return Err(f),
+                Ok(Ok(Err(f))) if is_final(f.code) => {
+                    return Err(after_silence(f, self.heard.elapsed()));
+                }
                 Ok(Ok(Err(f))) => last = Finding::new(FindingCode::HostLost, f.evidence),
                 Ok(Err(_)) | Err(_) => {
                     last = Finding::new(FindingCode::HostLost, "no answer to a new connection");
@@ -140,6 +143,19 @@ impl Talk {
 /// Whether this answers what was asked at `asked_ns` or later, on the coordinator's clock.
 fn is_answer(message: &v1::FromAgent, asked_ns: u64) -> bool {
     matches!(&message.say, Some(from_agent::Say::ClockEcho(echo)) if echo.coordinator_mono_ns >= asked_ns)
+}
+
+/// Says of an agent that is gone whether its lease can have been over: then it did as it must, and it was the network.
+fn after_silence(mut finding: Finding, silence: Duration) -> Finding {
+    if finding.code == FindingCode::AgentGone && silence.as_millis() >= u128::from(LEASE_MS) {
+        finding.evidence = format!(
+            "not heard for {:.1} s, and an agent ends by itself after {} s without a word; {}",
+            silence.as_secs_f64(),
+            LEASE_MS / 1_000,
+            finding.evidence
+        );
+    }
+    finding
 }
 
 fn is_final(code: FindingCode) -> bool {
@@ -190,4 +206,22 @@ async fn greet(connector: Connector) -> Result<CoordinatorLink, Finding> {
     };
     say(&link, Say::Welcome(welcome)).await;
     Ok(link)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_agent_that_is_gone_after_its_lease_is_no_riddle() {
+        let gone = || Finding::new(FindingCode::AgentGone, "agent: not found");
+        let long = after_silence(gone(), Duration::from_millis(4_200));
+        assert!(long.evidence.starts_with("not heard for 4.2 s"), "{long}");
+        assert!(long.evidence.ends_with("; agent: not found"), "{long}");
+        let soon = after_silence(gone(), Duration::from_millis(3_900));
+        assert_eq!(soon.evidence, "agent: not found");
+        let other = Finding::new(FindingCode::HostVersion, "2");
+        let other = after_silence(other, Duration::from_secs(9));
+        assert_eq!(other.evidence, "2");
+    }
 }
