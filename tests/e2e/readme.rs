@@ -140,4 +140,9 @@ fn pictures_and_documents_that_readme_links_are_there() {
         output.contains("gateway-2 differs from the other 2 hosts"),
         "README shows no real output"
     );
+    let shown = output.split("```").nth(1).expect("a fenced block");
+    assert!(
+        !shown.contains('…'),
+        "README leaves a part of the output out"
+    );
 }

@@ -7,10 +7,14 @@
     reason = "the agent's own files are compiled in; not all of them is called"
 )]
 
+#[path = "../../../agent/src/closed.rs"]
+mod closed;
 #[path = "../../../agent/src/policy/file.rs"]
 mod file;
 #[path = "../../../agent/src/policy/mod.rs"]
 mod policy;
+#[path = "../../../agent/src/stapxx/mod.rs"]
+mod stapxx;
 
 use libfuzzer_sys::fuzz_target;
 use model::job::EngineChoice;
