@@ -9,6 +9,7 @@ mod perf;
 mod program;
 mod simulated;
 mod stap;
+mod task;
 
 pub use native::NativeEngine;
 pub use perf::PerfEngine;

@@ -8,10 +8,11 @@
 
 use super::command::Sampling;
 use super::pipeline::{Ended, Into, Pipeline};
-use super::sources::{Sources, View, lock};
+use super::sources::{Sources, View};
 use super::tool;
 use crate::clock::Clock;
 use crate::engine::Stopped;
+use crate::engine::task::{Told, lock};
 use crate::process::Processes;
 use model::coverage::CaptureStats;
 use model::profile::{CounterKind, CounterSource, Process};
@@ -35,15 +36,6 @@ const PIPELINES_MAX: usize = 8;
 const LATE: Duration = Duration::from_secs(5);
 /// Tries to attach when a process ends between being found and being attached to.
 const TRIES: usize = 3;
-
-/// What the capture tells while it runs.
-#[derive(Debug, Default)]
-pub(super) struct Told {
-    pub started_ns: Option<u64>,
-    pub findings: Vec<Finding>,
-    pub ended: Option<Finding>,
-    pub children_cpu_ns: u64,
-}
 
 /// Who is to be captured.
 pub(super) struct Watch {

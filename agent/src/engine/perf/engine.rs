@@ -2,35 +2,26 @@
 //!
 //! In: an order. Out: stacks. Never: a wait for perf outside of `arm` and `stop`.
 
-use super::capture::{Capture, Told, Watch};
+use super::capture::{Capture, Watch};
 use super::command::Sampling;
 use super::pipeline::Into;
 use super::script::Taken;
-use super::sources::lock;
 use super::tool;
 use crate::clock::Clock;
+use crate::engine::task::CaptureTask;
 use crate::engine::{BoxFuture, Engine, Poll, SharedRecorder, Stopped, native as native_engine};
 use crate::process::Processes;
 use model::job::{Event, Target};
 use model::{CaptureOrder, Finding, FindingCode};
 use native::TargetWatch;
-use std::sync::{Arc, Mutex};
-use tokio::sync::oneshot;
-use tokio::task::JoinHandle;
+use std::sync::Arc;
 
 /// See the module.
 pub struct PerfEngine {
     recorder: SharedRecorder,
     processes: Arc<Processes>,
     clock: Clock,
-    told: Arc<Mutex<Told>>,
-    task: Option<(Orders, JoinHandle<Stopped>)>,
-}
-
-/// How the task hears of start and end; dropping the second ends it.
-struct Orders {
-    start: Option<oneshot::Sender<u64>>,
-    stop: oneshot::Sender<()>,
+    task: CaptureTask,
 }
 
 impl PerfEngine {
@@ -41,8 +32,7 @@ impl PerfEngine {
             recorder,
             processes,
             clock,
-            told: Arc::default(),
-            task: None,
+            task: CaptureTask::default(),
         }
     }
 }
@@ -81,7 +71,7 @@ impl Engine for PerfEngine {
                 only_pids,
             };
             let mut capture = Capture::new(perf, sampling, into, room, watch);
-            capture.told = Arc::clone(&self.told);
+            capture.told = Arc::clone(&self.task.told);
             let findings = match capture.arm().await {
                 Ok(findings) => findings,
                 Err(findings) => {
@@ -89,46 +79,21 @@ impl Engine for PerfEngine {
                     return Err(findings);
                 }
             };
-            let (start, started) = oneshot::channel();
-            let (stop, stopped) = oneshot::channel();
-            let task = tokio::spawn(capture.run(started, stopped));
-            let start = Some(start);
-            self.task = Some((Orders { start, stop }, task));
+            self.task
+                .run(|started, stopped| capture.run(started, stopped));
             Ok(findings)
         })
     }
 
     fn start(&mut self, start_mono_ns: u64) {
-        if let Some((orders, _)) = &mut self.task
-            && let Some(start) = orders.start.take()
-        {
-            let _ = start.send(start_mono_ns);
-        }
+        self.task.start(start_mono_ns);
     }
 
     fn poll(&mut self, now_ns: u64) -> Poll {
-        let mut told = lock(&self.told);
-        Poll {
-            started_mono_ns: told.started_ns.filter(|s| *s <= now_ns),
-            findings: std::mem::take(&mut told.findings),
-            ended: told.ended.take(),
-            children_cpu_ns: told.children_cpu_ns,
-        }
+        self.task.poll(now_ns)
     }
 
     fn stop(&mut self, _now_ns: u64) -> BoxFuture<'_, Stopped> {
-        Box::pin(async move {
-            let Some((orders, task)) = self.task.take() else {
-                return Stopped::default();
-            };
-            let _ = orders.stop.send(());
-            let mut stopped = task.await.unwrap_or_else(|e| Stopped {
-                findings: vec![Finding::new(FindingCode::EngineFailed, e.to_string())],
-                ..Stopped::default()
-            });
-            let told = std::mem::take(&mut lock(&self.told).findings);
-            stopped.findings.splice(0..0, told);
-            stopped
-        })
+        Box::pin(self.task.stop())
     }
 }

@@ -4,17 +4,13 @@
 //! belongs to the first that had a sample of it.
 
 use super::script::Targets;
+use crate::engine::task::lock;
 use model::profile::Process;
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 /// Processes that ended and are still known, since their last stacks may be on their way.
 const ENDED_MAX: usize = 4_096;
-
-/// Locks even if a thread panicked with it: the values are whole at any time.
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 /// What scans and readers share.
 #[derive(Debug, Default)]

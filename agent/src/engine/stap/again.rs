@@ -3,10 +3,11 @@
 //! In: a run that is over, why, and what is left of the time. Out: its part of the account; a further run with other
 //! settings, told with its reason and price. Never: a retry that nobody is told of.
 
-use super::capture::{Capture, failed, lock};
+use super::capture::{Capture, failed};
 use super::diagnose::{Verdict, conclude};
 use super::remedy::{self, Step};
 use super::run::Run;
+use crate::engine::task::lock;
 use model::{Finding, FindingCode};
 use std::collections::BTreeSet;
 

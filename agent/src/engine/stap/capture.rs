@@ -12,7 +12,8 @@ use super::sizes::Sizes;
 use super::stacks::{Stacks, Taken};
 use super::tool::{self, Turn};
 use crate::clock::Clock;
-use crate::engine::{Poll, SharedRecorder, Stopped};
+use crate::engine::task::{Told, lock};
+use crate::engine::{SharedRecorder, Stopped};
 use crate::process::Processes;
 use model::coverage::CaptureStats;
 use model::profile::{CounterKind, CounterSource, Process};
@@ -20,39 +21,13 @@ use model::{Finding, FindingCode};
 use native::{AddressNames, MappedImage, TargetUse, TargetWatch};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::oneshot;
 
 const SECOND_NS: u64 = 1_000_000_000;
 /// How often it is looked after.
 const LOOK: Duration = Duration::from_millis(500);
-
-/// Locks even if a thread panicked with it: the values are whole at any time.
-pub(super) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// What the capture tells while it runs.
-#[derive(Debug, Default)]
-pub(super) struct Told {
-    pub started_ns: Option<u64>,
-    pub findings: Vec<Finding>,
-    pub ended: Option<Finding>,
-    pub children_cpu_ns: u64,
-}
-
-impl Told {
-    /// What is new, for whoever looks.
-    pub(super) fn poll(&mut self, now_ns: u64) -> Poll {
-        Poll {
-            started_mono_ns: self.started_ns.filter(|s| *s <= now_ns),
-            findings: std::mem::take(&mut self.findings),
-            ended: self.ended.take(),
-            children_cpu_ns: self.children_cpu_ns,
-        }
-    }
-}
 
 /// What an order comes to here.
 pub(super) struct Plan {

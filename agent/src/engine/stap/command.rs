@@ -54,26 +54,31 @@ pub(super) struct Build<'a> {
     pub unguarded: bool,
 }
 
+/// What every translation begins with.
+fn translate(stap: &Path, name: &str, kernel: &OsString, runtime: Option<&Path>) -> Vec<OsString> {
+    let mut argv: Vec<OsString> = vec![stap.into(), "-p4".into(), "-m".into(), name.into()];
+    argv.extend(["-r".into(), kernel.clone()]);
+    if let Some(runtime) = runtime {
+        argv.extend(["-R".into(), runtime.into()]);
+    }
+    argv
+}
+
+/// The unwind data of these files goes into the module.
+fn with_images(images: &[String]) -> impl Iterator<Item = OsString> {
+    images.iter().flat_map(|image| ["-d".into(), image.into()])
+}
+
 /// `stap -p4`: the module lands in the folder that it is run in.
 pub(super) fn build(build: &Build<'_>) -> Vec<OsString> {
-    let mut argv: Vec<OsString> = vec![build.stap.into(), "-p4".into(), "-m".into()];
-    argv.push(build.name.into());
-    argv.push("-r".into());
-    argv.push(build.kernel.clone());
-    if let Some(runtime) = build.runtime {
-        argv.push("-R".into());
-        argv.push(runtime.into());
-    }
+    let mut argv = translate(build.stap, build.name, build.kernel, build.runtime);
     for definition in build.sizes.definitions() {
         argv.push(format!("-D{definition}").into());
     }
     if build.unguarded {
         argv.push("-DSTP_NO_OVERLOAD".into());
     }
-    for image in build.images {
-        argv.push("-d".into());
-        argv.push(image.into());
-    }
+    argv.extend(with_images(build.images));
     argv.push(build.script.into());
     argv.push(build.sizes.slice_ms.to_string().into());
     argv.push(build.period_ns.to_string().into());
@@ -104,19 +109,9 @@ const SCRIPT_LIMITS: [&str; 3] = [
 
 /// `stap -p4` for a script of the user's: the module lands in the folder that it is run in.
 pub(super) fn build_script(build: &BuildScript<'_>, script: &Path) -> Vec<OsString> {
-    let mut argv: Vec<OsString> = vec![build.stap.into(), "-p4".into(), "-m".into()];
-    argv.push(build.name.into());
-    argv.push("-r".into());
-    argv.push(build.kernel.clone());
-    if let Some(runtime) = build.runtime {
-        argv.push("-R".into());
-        argv.push(runtime.into());
-    }
+    let mut argv = translate(build.stap, build.name, build.kernel, build.runtime);
     argv.extend(SCRIPT_LIMITS.map(OsString::from));
-    for image in build.images {
-        argv.push("-d".into());
-        argv.push(image.into());
-    }
+    argv.extend(with_images(build.images));
     argv.push(script.into());
     argv
 }

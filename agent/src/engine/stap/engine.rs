@@ -2,7 +2,7 @@
 //!
 //! In: an order. Out: stacks. Never: a wait for SystemTap outside of `arm` and `stop`.
 
-use super::capture::{Capture, Plan, Told, lock};
+use super::capture::{Capture, Plan};
 use super::module::{Wanted, require_closed};
 use super::probes::BuiltIn;
 use super::remedy::Settings;
@@ -10,15 +10,14 @@ use super::sizes::{Bounds, Demand};
 use super::stacks::Taken;
 use super::tool;
 use crate::clock::Clock;
+use crate::engine::task::CaptureTask;
 use crate::engine::{BoxFuture, Engine, Poll, SharedRecorder, Stopped, native as native_engine};
 use crate::process::Processes;
 use model::job::Event;
 use model::{CaptureOrder, Finding, FindingCode};
 use native::TargetWatch;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
-use tokio::sync::oneshot;
-use tokio::task::JoinHandle;
+use std::sync::Arc;
 
 /// See the module.
 pub struct StapEngine {
@@ -27,16 +26,9 @@ pub struct StapEngine {
     clock: Clock,
     runtime: Option<PathBuf>,
     may_be_unguarded: bool,
-    told: Arc<Mutex<Told>>,
     /// While it arms: whoever gives up waiting for that finds here what is to be ended.
     arming: Option<Capture>,
-    task: Option<(Orders, JoinHandle<Stopped>)>,
-}
-
-/// How the task hears of start and end; dropping the second ends it.
-pub(super) struct Orders {
-    pub start: Option<oneshot::Sender<u64>>,
-    pub stop: oneshot::Sender<()>,
+    task: CaptureTask,
 }
 
 impl StapEngine {
@@ -56,9 +48,8 @@ impl StapEngine {
             clock,
             runtime,
             may_be_unguarded,
-            told: Arc::default(),
             arming: None,
-            task: None,
+            task: CaptureTask::default(),
         }
     }
 
@@ -146,7 +137,7 @@ impl Engine for StapEngine {
             let watch = TargetWatch::new(config);
             let recorder = Arc::clone(&self.recorder);
             let mut capture = Capture::new(plan, room, recorder, watch, turn);
-            capture.told = Arc::clone(&self.told);
+            capture.told = Arc::clone(&self.task.told);
             let outcome = self.arming.insert(capture).arm().await;
             let Some(mut capture) = self.arming.take() else {
                 return Err(findings);
@@ -159,25 +150,18 @@ impl Engine for StapEngine {
                     return Err(findings);
                 }
             }
-            let (start, started) = oneshot::channel();
-            let (stop, stopped) = oneshot::channel();
-            let task = tokio::spawn(capture.run(started, stopped));
-            let start = Some(start);
-            self.task = Some((Orders { start, stop }, task));
+            self.task
+                .run(|started, stopped| capture.run(started, stopped));
             Ok(findings)
         })
     }
 
     fn start(&mut self, start_mono_ns: u64) {
-        if let Some((orders, _)) = &mut self.task
-            && let Some(start) = orders.start.take()
-        {
-            let _ = start.send(start_mono_ns);
-        }
+        self.task.start(start_mono_ns);
     }
 
     fn poll(&mut self, now_ns: u64) -> Poll {
-        lock(&self.told).poll(now_ns)
+        self.task.poll(now_ns)
     }
 
     fn stop(&mut self, _now_ns: u64) -> BoxFuture<'_, Stopped> {
@@ -185,17 +169,7 @@ impl Engine for StapEngine {
             if let Some(mut capture) = self.arming.take() {
                 capture.abandon().await;
             }
-            let Some((orders, task)) = self.task.take() else {
-                return Stopped::default();
-            };
-            let _ = orders.stop.send(());
-            let mut stopped = task.await.unwrap_or_else(|e| Stopped {
-                findings: vec![Finding::new(FindingCode::EngineFailed, e.to_string())],
-                ..Stopped::default()
-            });
-            let told = std::mem::take(&mut lock(&self.told).findings);
-            stopped.findings.splice(0..0, told);
-            stopped
+            self.task.stop().await
         })
     }
 }

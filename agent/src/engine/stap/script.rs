@@ -6,14 +6,14 @@
 //! A script begins when it is loaded, so that the hosts of a run begin as far apart as loading takes (0.5 to 2 s).
 
 use super::build::{self, Builder};
-use super::capture::{Told, failed, lock};
+use super::capture::failed;
 use super::command::{self, BuildScript};
 use super::diagnose::{Ending, ReportEnd, conclude, diagnose};
-use super::engine::Orders;
 use super::module::{self, require_closed};
 use super::run::{END, LOAD, Said};
 use super::tool::{self, Turn};
 use crate::clock::Clock;
+use crate::engine::task::{CaptureTask, Told, lock};
 use crate::engine::{BoxFuture, Engine, Poll, Stopped, native as native_engine};
 use crate::host::program::{libraries_of_process, program_of};
 use crate::process::{Child, Processes, Stage};
@@ -29,7 +29,6 @@ use std::time::Duration;
 use tokio::io::AsyncReadExt as _;
 use tokio::process::ChildStdout;
 use tokio::sync::oneshot;
-use tokio::task::JoinHandle;
 
 /// How often it is looked after.
 const LOOK: Duration = Duration::from_millis(200);
@@ -40,8 +39,7 @@ pub struct ScriptEngine {
     processes: Arc<Processes>,
     clock: Clock,
     runtime: Option<PathBuf>,
-    told: Arc<Mutex<Told>>,
-    task: Option<(Orders, JoinHandle<Stopped>)>,
+    task: CaptureTask,
 }
 
 /// What a script is for on this machine.
@@ -73,8 +71,7 @@ impl ScriptEngine {
             processes,
             clock,
             runtime,
-            told: Arc::default(),
-            task: None,
+            task: CaptureTask::default(),
         }
     }
 
@@ -163,7 +160,7 @@ impl ScriptEngine {
         let ready = Ready {
             processes: Arc::clone(&self.processes),
             clock: Arc::clone(&self.clock),
-            told: Arc::clone(&self.told),
+            told: Arc::clone(&self.task.told),
             staprun,
             name,
             file,
@@ -411,37 +408,21 @@ impl Engine for ScriptEngine {
     ) -> BoxFuture<'a, Result<Vec<Finding>, Vec<Finding>>> {
         Box::pin(async move {
             let (ready, findings) = self.ready(order).await?;
-            let (start, started) = oneshot::channel();
-            let (stop, stopped) = oneshot::channel();
-            let task = tokio::spawn(ready.run(started, stopped));
-            let start = Some(start);
-            self.task = Some((Orders { start, stop }, task));
+            self.task
+                .run(|started, stopped| ready.run(started, stopped));
             Ok(findings)
         })
     }
 
     fn start(&mut self, start_mono_ns: u64) {
-        if let Some((orders, _)) = &mut self.task
-            && let Some(start) = orders.start.take()
-        {
-            let _ = start.send(start_mono_ns);
-        }
+        self.task.start(start_mono_ns);
     }
 
     fn poll(&mut self, now_ns: u64) -> Poll {
-        lock(&self.told).poll(now_ns)
+        self.task.poll(now_ns)
     }
 
     fn stop(&mut self, _now_ns: u64) -> BoxFuture<'_, Stopped> {
-        Box::pin(async move {
-            let Some((orders, task)) = self.task.take() else {
-                return Stopped::default();
-            };
-            let _ = orders.stop.send(());
-            task.await.unwrap_or_else(|e| Stopped {
-                findings: failed(&e.to_string()),
-                ..Stopped::default()
-            })
-        })
+        Box::pin(self.task.stop())
     }
 }
