@@ -2,7 +2,7 @@
 //! fleets that are counted once.
 
 use super::counted::{Gaps, Wanted, count};
-use super::tests::{SLOW, USUAL, add_host, dice, fleet, hosts_with};
+use super::tests::{SLOW, USUAL, add_host, dice, fleet, hosts_with, whole};
 use super::*;
 use model::FindingCode;
 use model::profile::{
@@ -74,11 +74,7 @@ fn hostile_counts_neither_panic_nor_wrap() {
         }
     }
     let all = |_: &Series| true;
-    let side = || Side {
-        profile: &profile,
-        series: &all,
-        picked: false,
-    };
+    let side = || whole(&profile, &all);
     for per in [Per::Share, Per::Cpu, Per::Requests] {
         let ranking = rank(&profile, per, 1);
         assert_eq!(ranking.entries.len(), 4, "{ranking:?}");
@@ -141,18 +137,7 @@ fn a_fleet_that_is_counted_once_says_of_each_host_what_two_sides_say() {
         let mut kinds = std::collections::BTreeMap::new();
         for host in profile.hosts() {
             let (rest, own) = (|s: &Series| s.host != host, |s: &Series| s.host == host);
-            let (left, right) = (
-                Side {
-                    profile: &profile,
-                    series: &rest,
-                    picked: false,
-                },
-                Side {
-                    profile: &profile,
-                    series: &own,
-                    picked: false,
-                },
-            );
+            let (left, right) = (whole(&profile, &rest), whole(&profile, &own));
             let slowly = compared(&left, &right, Per::Share, 1).unwrap();
             let quickly = rests.told(&host).unwrap();
             assert_eq!(quickly, slowly.places, "{n} hosts, {host}");

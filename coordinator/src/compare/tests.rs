@@ -292,14 +292,18 @@ fn a_frame_on_many_paths_is_counted_wherever_it_stands_and_once_a_stack() {
     assert!((a.host_share - 0.6).abs() < 1e-9, "{}", a.host_share);
 }
 
+/// With all the seconds that it has.
+pub(super) fn whole<'a>(profile: &'a Profile, series: &'a dyn Fn(&Series) -> bool) -> Side<'a> {
+    Side {
+        profile,
+        series,
+        picked: false,
+    }
+}
+
 fn sides(left: &Profile, right: &Profile, per: Per) -> Compared {
     let all = |_: &Series| true;
-    let side = |profile| Side {
-        profile,
-        series: &all,
-        picked: false,
-    };
-    compared(&side(left), &side(right), per, 1).unwrap()
+    compared(&whole(left, &all), &whole(right, &all), per, 1).unwrap()
 }
 
 #[test]
@@ -437,18 +441,7 @@ fn ten_waits_of_a_second_count_more_than_ten_thousand_of_ten_microseconds() {
     // Two sides as well.
     let part = |odd: bool| move |s: &Series| (s.host == "h3") == odd;
     let (rest, own) = (part(false), part(true));
-    let (left, right) = (
-        Side {
-            profile: &profile,
-            series: &rest,
-            picked: false,
-        },
-        Side {
-            profile: &profile,
-            series: &own,
-            picked: false,
-        },
-    );
+    let (left, right) = (whole(&profile, &rest), whole(&profile, &own));
     let found = compared(&left, &right, Per::Share, 1).unwrap();
     let row = found.frames.iter().find(|f| f.frame == "connect").unwrap();
     assert_eq!(row.told, Told::New, "{row:?}");
