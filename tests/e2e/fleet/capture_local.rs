@@ -8,8 +8,9 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 use fleetflame_tests::procfs;
 use fleetflame_tests::real_fleet::POLICY;
-use fleetflame_tests::{Binaries, Build, Child, Workload, process::Finished};
+use fleetflame_tests::{Build, Child, Workload, process::Finished};
 
+use crate::local::Stage;
 use crate::written::Written;
 use crate::{CAPTURE, SECOND, turn};
 
@@ -20,35 +21,18 @@ struct Captured {
     run: Written,
     said: Finished,
     #[expect(dead_code, reason = "the run directory lies in it")]
-    stage: tempfile::TempDir,
+    stage: Stage,
 }
 
 /// Captures `split` of this build on this machine.
 fn capture(build: Build) -> Result<Captured> {
-    let programs = Binaries::find()?;
-    let stage = tempfile::tempdir()?;
+    let stage = Stage::new(POLICY)?;
     let mut command = Workload::Split.command(build)?;
     command.args(["60", &DEPTH.to_string()]);
     let mut split = Child::spawn(command)?;
     split.wait_for_stdout("ready", 5 * SECOND)?;
-    let (out, job) = (stage.path().join("run"), stage.path().join("job.yaml"));
-    let policy = stage.path().join("policy.yaml");
-    std::fs::write(&policy, POLICY)?;
-    // Budgets have no flags: a debug build needs wider ones than the default.
-    std::fs::write(
-        &job,
-        "version: 1\nlocal: true\ntargets: [nginx]\nbudgets: {cpu_pct_max: 100}\n",
-    )?;
-    let mut command = programs.coordinator();
-    command
-        .arg("capture")
-        .arg(&job)
-        .args(["--local", "--json", "--hz", "499"]);
-    command.args(["--target", &format!("pid:{}", split.pid())]);
-    command
-        .args(["--duration", "5s", "--arm-timeout", "40s", "--out"])
-        .arg(&out);
-    command.arg("--agent-policy").arg(&policy);
+    let target = format!("pid:{}", split.pid());
+    let command = stage.capture(&["--target", &target, "--hz", "499", "--duration", "5s"])?;
     let coordinator = Child::spawn(command)?;
     let (pid, mark) = (coordinator.pid(), coordinator.mark().to_owned());
     let said = coordinator.finish(CAPTURE)?;
@@ -61,7 +45,7 @@ fn capture(build: Build) -> Result<Captured> {
     );
     let left = procfs::find_ours(&mark);
     ensure!(left.is_empty(), "the capture by {pid} left {left:?}");
-    let run = Written::read(&out)?;
+    let run = Written::read(&stage.path("run"))?;
     Ok(Captured { run, said, stage })
 }
 

@@ -20,6 +20,7 @@ mod hostile_agent;
 mod hostile_words;
 mod identity;
 mod interrupt;
+mod local;
 mod perf_engine;
 mod plugins;
 mod policy;

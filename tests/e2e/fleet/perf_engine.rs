@@ -3,19 +3,20 @@
 //! In: `split`, on this machine or on a fleet, with policies and a perf that is there or not. Out:
 //! its shares, whole sums, the engine by name; a clear refusal. Never: a perf left running.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 use std::{fs, thread};
 
 use anyhow::{Context, Result, ensure};
 use fleetflame_tests::procfs::{self, Pid};
-use fleetflame_tests::{AgentSetup, Binaries, Build, Child, LinkConditions, RealFleet, Workload};
+use fleetflame_tests::{AgentSetup, Build, Child, LinkConditions, RealFleet, Workload};
 use model::FindingCode;
 use model::coverage::HostOutcome;
 use model::profile::{CounterKind, CounterSource};
 use nix::sys::signal::Signal;
 
+use crate::local::Stage;
 use crate::written::Written;
 use crate::{CAPTURE, SAFE, SECOND, UNDER_WAY, turn, within};
 
@@ -23,49 +24,6 @@ use crate::{CAPTURE, SAFE, SECOND, UNDER_WAY, turn, within};
 const DEPTH: usize = 17;
 const POLICY: &str = "version: 1\nengines: [native, perf]\ncpu_pct_max: 100\nmemory_mb_max: 512\n";
 const ONLY_PERF: &str = "version: 1\nengines: [perf]\ncpu_pct_max: 100\nmemory_mb_max: 512\n";
-
-/// A folder, a policy and a job in it.
-struct Stage {
-    folder: tempfile::TempDir,
-}
-
-impl Stage {
-    fn new(policy: &str) -> Result<Self> {
-        let folder = tempfile::tempdir()?;
-        fs::write(folder.path().join("policy.yaml"), policy)?;
-        // Budgets have no flags: a debug build needs wider ones than the default.
-        let job = "version: 1\nlocal: true\ntargets: [nginx]\nbudgets: {cpu_pct_max: 100}\n";
-        fs::write(folder.path().join("job.yaml"), job)?;
-        Ok(Self { folder })
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    /// `fleetflame capture --local …` into the folder `run`.
-    fn capture(&self, target: &str, more: &[&str]) -> Result<Command> {
-        let mut command = Binaries::find()?.coordinator();
-        command.arg("capture").arg(self.path("job.yaml"));
-        command.args(["--local", "--json", "--arm-timeout", "40s"]);
-        command.args(["--target", target]).args(more);
-        command.arg("--agent-policy").arg(self.path("policy.yaml"));
-        command.arg("--out").arg(self.path("run"));
-        Ok(command)
-    }
-
-    /// The run, which must have ended with this code.
-    fn captured(&self, command: Command, code: i32) -> Result<Written> {
-        let done = Child::spawn(command)?.finish(CAPTURE)?;
-        let said = format!("{}\n{}", done.stdout, done.stderr);
-        ensure!(
-            done.status.code() == Some(code),
-            "{:?}\n{said}",
-            done.status
-        );
-        Written::read(&self.path("run"))
-    }
-}
 
 /// A program that spends 70 % in one function and 30 % in another.
 fn split() -> Result<Child> {
@@ -154,10 +112,16 @@ fn perf_takes_the_same_shares_and_leaves_nothing_behind() -> Result<()> {
     let stage = Stage::new(POLICY)?;
     let split = split()?;
     let target = format!("pid:{}", split.pid());
-    let command = stage.capture(
+    let command = stage.capture(&[
+        "--target",
         &target,
-        &["--engine", "perf", "--hz", "199", "--duration", "5s"],
-    )?;
+        "--engine",
+        "perf",
+        "--hz",
+        "199",
+        "--duration",
+        "5s",
+    ])?;
     let run = stage.captured(command, 0)?;
     assert!(perfs_of(split.pid()).is_empty(), "a perf is left");
     let n = run.check_sums()?;
@@ -209,7 +173,7 @@ fn an_interrupted_capture_by_perf_keeps_its_part() -> Result<()> {
     let stage = Stage::new(POLICY)?;
     let split = split()?;
     let target = format!("pid:{}", split.pid());
-    let command = stage.capture(&target, &["--engine", "perf", "--duration", "60s"])?;
+    let command = stage.capture(&["--target", &target, "--engine", "perf", "--duration", "60s"])?;
     let mut coordinator = Child::spawn(command)?;
     // Stacks reach the coordinator while the capture runs.
     coordinator.wait_for_stdout(UNDER_WAY, CAPTURE)?;
@@ -242,7 +206,7 @@ fn the_keeper_ends_perf_when_the_agent_is_killed() -> Result<()> {
     let stage = Stage::new(POLICY)?;
     let split = split()?;
     let target = format!("pid:{}", split.pid());
-    let command = stage.capture(&target, &["--engine", "perf", "--duration", "60s"])?;
+    let command = stage.capture(&["--target", &target, "--engine", "perf", "--duration", "60s"])?;
     let mut coordinator = Child::spawn(command)?;
     coordinator.wait_for_stdout(UNDER_WAY, CAPTURE)?;
     let perf = *perfs_of(split.pid()).first().context("no perf")?;
@@ -286,7 +250,12 @@ fn auto_takes_perf_where_only_that_is_allowed_and_says_so() -> Result<()> {
     let _turn = turn();
     let stage = Stage::new(ONLY_PERF)?;
     let split = split()?;
-    let command = stage.capture(&format!("pid:{}", split.pid()), &["--duration", "2s"])?;
+    let command = stage.capture(&[
+        "--target",
+        &format!("pid:{}", split.pid()),
+        "--duration",
+        "2s",
+    ])?;
     let run = stage.captured(command, 0)?;
     let host = run.host("local")?;
     assert_eq!(host.engine, "perf");
@@ -303,7 +272,7 @@ fn without_perf_on_the_machine_the_refusal_says_where_it_was_looked_for() -> Res
     let stage = Stage::new(ONLY_PERF)?;
     let split = split()?;
     let target = format!("pid:{}", split.pid());
-    let command = stage.capture(&target, &["--engine", "perf", "--duration", "2s"])?;
+    let command = stage.capture(&["--target", &target, "--engine", "perf", "--duration", "2s"])?;
     let run = stage.captured(without_perf(&command)?, 5)?;
     let host = run.host("local")?;
     assert_eq!((host.outcome, host.captured), (HostOutcome::Refused, false));
@@ -349,10 +318,16 @@ fn a_target_that_comes_later_gets_a_perf_of_its_own_and_counts_once() -> Result<
     };
     let first = start()?;
     let target = format!("exe:{}", program.display());
-    let command = stage.capture(
+    let command = stage.capture(&[
+        "--target",
         &target,
-        &["--engine", "perf", "--duration", "15s", "--hz", "199"],
-    )?;
+        "--engine",
+        "perf",
+        "--duration",
+        "15s",
+        "--hz",
+        "199",
+    ])?;
     let mut coordinator = Child::spawn(command)?;
     coordinator.wait_for_stdout("\"event\":\"starting\"", CAPTURE)?;
     thread::sleep(SECOND);
@@ -401,10 +376,16 @@ fn a_target_with_lines_in_its_name_forges_nothing() -> Result<()> {
     command.arg("60");
     let split = started(command)?;
     let target = format!("pid:{}", split.pid());
-    let command = stage.capture(
+    let command = stage.capture(&[
+        "--target",
         &target,
-        &["--engine", "perf", "--duration", "3s", "--hz", "199"],
-    )?;
+        "--engine",
+        "perf",
+        "--duration",
+        "3s",
+        "--hz",
+        "199",
+    ])?;
     let run = stage.captured(command, 0)?;
     let n = run.check_sums()?;
     assert!(n > 20, "only {n} samples");

@@ -5,7 +5,6 @@
 //! sampler's own tests hold those against the workers' clocks).
 
 use std::collections::BTreeMap;
-use std::fs;
 
 use anyhow::{Context, Result, ensure};
 use fleetflame_tests::real_fleet::POLICY;
@@ -13,7 +12,7 @@ use fleetflame_tests::{Binaries, Child, Gateway, GatewayPlace};
 use model::profile::FrameKind;
 use serde_json::Value;
 
-use crate::written::Written;
+use crate::local::Stage;
 use crate::{CAPTURE, SECOND, turn};
 
 const PLUGINS: [&str; 5] = [
@@ -27,37 +26,15 @@ const PLUGINS: [&str; 5] = [
 #[test]
 fn a_gateway_s_stacks_go_into_its_plugins_and_are_rolled_up_by_them() -> Result<()> {
     let _turn = turn();
-    let programs = Binaries::find()?;
-    let stage = tempfile::tempdir()?;
+    let stage = Stage::new(POLICY)?;
     let gateway = Gateway::start(GatewayPlace::Here)?;
-    let (job, policy) = (
-        stage.path().join("job.yaml"),
-        stage.path().join("policy.yaml"),
-    );
-    fs::write(&policy, POLICY)?;
-    fs::write(
-        &job,
-        "version: 1\nlocal: true\ntargets: [nginx]\nbudgets: {cpu_pct_max: 100}\n",
-    )?;
-    let out = stage.path().join("run");
-    let mut command = programs.coordinator();
-    command.arg("capture").arg(&job);
-    command.args(["--local", "--json", "--hz", "199", "--duration", "8s"]);
-    command.args(["--engine", "native", "--arm-timeout", "40s"]);
+    let mut command = stage.capture(&["--hz", "199", "--duration", "8s", "--engine", "native"])?;
     for pid in gateway.worker_pids() {
         command.args(["--target", &format!("pid:{pid}")]);
     }
-    command
-        .arg("--out")
-        .arg(&out)
-        .arg("--agent-policy")
-        .arg(&policy);
     let load = gateway.load("/plugins", 4, 30 * SECOND)?;
-    let said = Child::spawn(command)?.finish(CAPTURE)?;
+    let run = stage.captured(command, 0)?;
     drop(load);
-    ensure!(said.status.success(), "{}\n{}", said.stdout, said.stderr);
-
-    let run = Written::read(&out)?;
     let samples = run.check_sums()?;
     let (host, coverage) = run.record.coverage.hosts.iter().next().context("no host")?;
     let stats = &coverage.stats;
@@ -88,8 +65,11 @@ fn a_gateway_s_stacks_go_into_its_plugins_and_are_rolled_up_by_them() -> Result<
     );
 
     let rolled = |by: &str| -> Result<BTreeMap<String, u64>> {
-        let mut command = programs.coordinator();
-        command.arg("top").arg(&out).args(["--by", by, "--json"]);
+        let mut command = Binaries::find()?.coordinator();
+        command
+            .arg("top")
+            .arg(&run.path)
+            .args(["--by", by, "--json"]);
         let said = Child::spawn(command)?.finish(CAPTURE)?;
         let json: Value = serde_json::from_str(&said.stdout).context(said.stderr)?;
         let rows = json["rows"].as_array().context("rows")?;

@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use fleetflame_tests::real_fleet::POLICY;
-use fleetflame_tests::{Binaries, Child, Gateway, GatewayPlace};
+use fleetflame_tests::{Child, Gateway, GatewayPlace};
 use model::FindingCode;
 use model::profile::{CounterKind, CounterSource};
 
-use crate::written::Written;
+use crate::local::Stage;
 use crate::{CAPTURE, SECOND, turn};
 
 const CONNECTIONS: u32 = 4;
@@ -19,56 +19,19 @@ const CONNECTIONS: u32 = 4;
 #[test]
 fn the_run_has_as_many_requests_as_the_load_generator_made() -> Result<()> {
     let _turn = turn();
-    let programs = Binaries::find()?;
     let gateway = Gateway::start(GatewayPlace::Here)?;
-    let stage = tempfile::tempdir()?;
-    let (out, job) = (stage.path().join("run"), stage.path().join("job.yaml"));
-    let policy = stage.path().join("policy.yaml");
-    std::fs::write(&policy, POLICY)?;
-    let mut targets = vec![format!("'pid:{}'", gateway.master())];
-    targets.extend(
-        gateway
-            .worker_pids()
-            .iter()
-            .map(|pid| format!("'pid:{pid}'")),
-    );
-    std::fs::write(
-        &job,
-        format!(
-            "version: 1\nlocal: true\ntargets: [{}]\nbudgets: {{cpu_pct_max: 100}}\n",
-            targets.join(", ")
-        ),
-    )?;
-    let mut command = programs.coordinator();
-    command
-        .arg("capture")
-        .arg(&job)
-        .args([
-            "--json",
-            "--duration",
-            "14s",
-            "--arm-timeout",
-            "40s",
-            "--out",
-        ])
-        .arg(&out)
-        .arg("--agent-policy")
-        .arg(&policy);
-    let mut capture = Child::spawn(command)?;
+    let mut targets = vec![gateway.master()];
+    targets.extend(gateway.worker_pids());
+    let targets: Vec<String> = targets.iter().map(|pid| format!("'pid:{pid}'")).collect();
+    let stage = Stage::with_job(POLICY, &format!("targets: [{}]", targets.join(", ")))?;
+    let mut capture = Child::spawn(stage.capture(&["--duration", "14s"])?)?;
     // Not for samples: a gateway without load has none. The start lies less than 3 s behind this word.
     capture.wait_for_stdout("\"event\":\"starting\"", CAPTURE)?;
     std::thread::sleep(3 * SECOND);
     let made = gateway
         .load("/plain", CONNECTIONS, Duration::from_secs(4))?
         .finish()?;
-    let said = capture.finish(CAPTURE)?;
-    ensure!(
-        said.status.code() == Some(0),
-        "{}\n{}",
-        said.stdout,
-        said.stderr
-    );
-    let run = Written::read(&out)?;
+    let run = stage.ended(capture, 0)?;
     let counters = &run.profile.counters;
     let requests = counters
         .iter()

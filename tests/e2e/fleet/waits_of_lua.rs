@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use fleetflame_tests::real_fleet::POLICY;
-use fleetflame_tests::{Binaries, Child, Gateway, GatewayPlace};
+use fleetflame_tests::{Gateway, GatewayPlace};
 
-use crate::written::Written;
-use crate::{CAPTURE, turn};
+use crate::local::Stage;
+use crate::turn;
 
 /// Nanoseconds blocked under load on one path.
 #[derive(Debug, Default)]
@@ -24,46 +24,13 @@ struct Blocked {
 }
 
 fn blocked(path: &str) -> Result<Blocked> {
-    let programs = Binaries::find()?;
     let gateway = Gateway::start_with_workers(GatewayPlace::Here, 1)?;
     let worker = *gateway.worker_pids().first().context("no worker")?;
-    let stage = tempfile::tempdir()?;
-    let (out, job) = (stage.path().join("run"), stage.path().join("job.yaml"));
-    let policy = stage.path().join("policy.yaml");
-    std::fs::write(&policy, POLICY)?;
-    std::fs::write(
-        &job,
-        format!(
-            "version: 1\nlocal: true\ntargets: ['pid:{worker}']\nprobe: off-cpu\nmin_wait: 50us\n\
-             budgets: {{cpu_pct_max: 100}}\n"
-        ),
-    )?;
+    let job = format!("targets: ['pid:{worker}']\nprobe: off-cpu\nmin_wait: 50us");
+    let stage = Stage::with_job(POLICY, &job)?;
     let load = gateway.load(path, 2, Duration::from_secs(15))?;
-    let mut command = programs.coordinator();
-    command
-        .arg("capture")
-        .arg(&job)
-        .args([
-            "--json",
-            "--duration",
-            "4s",
-            "--arm-timeout",
-            "40s",
-            "--out",
-        ])
-        .arg(&out)
-        .arg("--agent-policy")
-        .arg(&policy);
-    let said = Child::spawn(command)?.finish(CAPTURE)?;
-    ensure!(
-        said.status.code() == Some(0),
-        "{:?}\n{}\n{}",
-        said.status,
-        said.stdout,
-        said.stderr
-    );
+    let run = stage.captured(stage.capture(&["--duration", "4s"])?, 0)?;
     drop(load);
-    let run = Written::read(&out)?;
     let mut blocked = Blocked::default();
     for (stack, ns) in run.folded("merged.folded")? {
         if stack.contains("[event loop]") {

@@ -9,11 +9,12 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use fleetflame_tests::procfs::Pid;
 use fleetflame_tests::real_fleet::POLICY;
-use fleetflame_tests::{Binaries, Child, Gateway, GatewayPlace};
+use fleetflame_tests::{Child, Gateway, GatewayPlace};
 use model::FindingCode;
 use model::profile::FrameKind;
 use nix::sys::signal::{Signal, kill};
 
+use crate::local::Stage;
 use crate::written::Written;
 use crate::{CAPTURE, SAFE, SECOND, UNDER_WAY, turn, within};
 
@@ -85,43 +86,21 @@ fn reloaded(run: &Written, family: &BTreeSet<Pid>) -> bool {
 /// Captures the gateway for 10 s, and does `deed` when samples come. Returns the run and all pids that
 /// the gateway had.
 fn captured(deed: impl FnOnce(&Gateway<'_>) -> Result<()>) -> Result<(Written, BTreeSet<Pid>)> {
-    let programs = Binaries::find()?;
     let gateway = Gateway::start(GatewayPlace::Here)?;
     let mut family = BTreeSet::from([gateway.master()]);
     family.extend(gateway.worker_pids());
-    let stage = tempfile::tempdir()?;
-    let (out, job) = (stage.path().join("run"), stage.path().join("job.yaml"));
-    let policy = stage.path().join("policy.yaml");
-    std::fs::write(&policy, POLICY)?;
-    std::fs::write(
-        &job,
-        "version: 1\nlocal: true\ntargets: [nginx]\nbudgets: {cpu_pct_max: 100}\n",
-    )?;
+    let stage = Stage::new(POLICY)?;
     let load = gateway.load("/plugins", CONNECTIONS, Duration::from_secs(40))?;
-    let mut command = programs.coordinator();
-    command.arg("capture").arg(&job);
-    command.args([
-        "--json",
-        "--engine",
-        "native",
-        "--hz",
-        "199",
-        "--duration",
-        "10s",
-    ]);
-    command.args(["--arm-timeout", "40s", "--out"]).arg(&out);
-    command.arg("--agent-policy").arg(&policy);
+    let command = stage.capture(&["--engine", "native", "--hz", "199", "--duration", "10s"])?;
     let mut capture = Child::spawn(command)?;
     capture.wait_for_stdout(UNDER_WAY, CAPTURE)?;
     deed(&gateway)?;
     family.extend(gateway.worker_pids());
-    let said = capture.finish(CAPTURE)?;
+    let run = stage.ended(capture, 0)?;
     family.extend(gateway.worker_pids());
     drop(load);
-    ensure!(said.status.success(), "{}\n{}", said.stdout, said.stderr);
     // The kernel's report of the killed one is in nginx's log; the gateway served on.
     gateway.get("/plain")?;
-    let run = Written::read(&out)?;
     let samples = run.check_sums()?;
     for finding in run.record.all_findings() {
         println!("{finding}");
