@@ -11,6 +11,7 @@ use crate::render::{findings_text, printable};
 use crate::store::{DEFAULT_ROOT, RunRecord, RunStore as _};
 use crate::{Rooms, clock};
 use clap::Args;
+use model::job::Probe;
 use model::{JobSpec, Severity};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -156,10 +157,17 @@ pub fn tell(record: &RunRecord, out: &Path, output: &Output) -> anyhow::Result<u
         let _ = write!(text, "\n{}", findings_text(&weighty));
     }
     let at = out.display();
-    let _ = writeln!(text, "\n{at}/merged.svg   the whole fleet");
-    let _ = writeln!(text, "{at}/hosts/         one graph a host");
-    if record.coverage.hosts.len() > 1 {
-        let _ = writeln!(text, "{at}/diff/          each host against the rest");
+    if record.job.probe == Probe::Script {
+        let _ = writeln!(
+            text,
+            "\n{at}/hosts/         what the script printed on each host"
+        );
+    } else {
+        let _ = writeln!(text, "\n{at}/merged.svg   the whole fleet");
+        let _ = writeln!(text, "{at}/hosts/         one graph a host");
+        if record.coverage.hosts.len() > 1 {
+            let _ = writeln!(text, "{at}/diff/          each host against the rest");
+        }
     }
     let _ = writeln!(text, "{at}/report.md      for the ticket");
     let _ = writeln!(text, "{at}/report.html    the same with its pictures");

@@ -117,7 +117,7 @@ pub fn find(word: &str, root: &Root, want: Want) -> anyhow::Result<Named> {
     let (run, part) = if path.is_dir() {
         (word, Part::Whole)
     } else {
-        split(word)?
+        split(word)
     };
     if part == Part::Whole && !Path::new(run).exists() && looks_like_path(run) {
         return Err(usage(format!(
@@ -226,22 +226,26 @@ pub fn from_ffz(word: &str, want: Want) -> anyhow::Result<Input> {
 }
 
 /// A run's word and the part of it that is meant.
-fn split(word: &str) -> anyhow::Result<(&str, Part)> {
-    if let Some((run, expression)) = word.split_once('@') {
+fn split(word: &str) -> (&str, Part) {
+    // A folder's name may have one, too.
+    let is_run = |run: &str| !run.contains('/') || Path::new(run).is_dir();
+    let mut parts = word
+        .match_indices('@')
+        .map(|(at, _)| (&word[..at], &word[at + 1..]));
+    if let Some((run, expression)) = parts.find(|(run, _)| is_run(run)) {
         let part = Part::Fits {
             expression: expression.to_owned(),
             hosts: BTreeSet::new(),
         };
-        return Ok((run, part));
+        return (run, part);
     }
     if let Some((run, host)) = word.rsplit_once(":rest-of:") {
-        return Ok((run, Part::RestOf(host.to_owned())));
+        return (run, Part::RestOf(host.to_owned()));
     }
-    Ok(word
-        .rsplit_once(':')
+    word.rsplit_once(':')
         .map_or((word, Part::Whole), |(run, host)| {
             (run, Part::Host(host.to_owned()))
-        }))
+        })
 }
 
 fn looks_like_path(word: &str) -> bool {

@@ -274,7 +274,12 @@ impl Layout {
         if per != Per::Share && !cells.timed {
             return Err("no seconds, by which or by whose requests CPU time is divided");
         }
-        let seconds: BTreeSet<u32> = cells.rows.iter().map(|c| c.second).collect();
+        let mut seconds: BTreeSet<u32> = cells.rows.iter().map(|c| c.second).collect();
+        if per != Per::Share && gaps == Gaps::Idle {
+            // A second with requests was captured too, also before the first sample and after the last.
+            let served = requests(profile, name);
+            seconds.extend(served.iter().filter(|(_, n)| **n > 0).map(|(s, _)| *s));
+        }
         let first = seconds.first().copied().unwrap_or(0);
         let last = seconds.last().copied().unwrap_or(0);
         let length = (last - first).saturating_add(1);

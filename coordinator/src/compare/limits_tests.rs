@@ -26,11 +26,12 @@ fn what_has_no_seconds_is_divided_by_nothing() {
         );
     }
     assert_eq!(rank(&profile, Per::Share, 1).entries.len(), 5);
-    // Requests that came in other seconds than the samples are no denominator either.
+    // Requests that came in other seconds than those that were picked are no denominator either.
     let mut profile = hosts_with("", USUAL, 100, 4);
     add_host(&mut profile, "late", USUAL, 100, 0);
     profile.count("late", CounterSource::Host, 31, CounterKind::Requests, 5);
-    let said = &rank(&profile, Per::Requests, 1).findings[0];
+    let counted = count(&profile, Per::Requests, Wanted::Places, Gaps::Absent).unwrap();
+    let said = &counted.findings[0];
     assert_eq!(
         said.evidence,
         "late has no requests in the seconds that have samples"
@@ -166,8 +167,9 @@ fn a_second_without_samples_was_an_idle_one_unless_seconds_were_picked() {
         .cells
         .retain(|(id, second), _| !lazy(*id) || second % 3 == 0);
     for (per, usual, lazy_weight, picked_weight) in [
-        (Per::Cpu, 30.0, 28.0, 10.0), // from its first second to its last, 27
-        (Per::Requests, 3.0, 2.8, 1.0),
+        // Its requests say that it was there before its first sample and after its last.
+        (Per::Cpu, 30.0, 30.0, 10.0),
+        (Per::Requests, 3.0, 3.0, 1.0),
     ] {
         for (gaps, wanted) in [(Gaps::Idle, lazy_weight), (Gaps::Absent, picked_weight)] {
             let counted = count(&profile, per, Wanted::Places, gaps).unwrap();

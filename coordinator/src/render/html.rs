@@ -3,9 +3,11 @@
 
 use super::dress::{escape, quoted};
 use super::findings::grouped;
+use super::printed::printed;
 use super::table::{count, percent};
 use crate::compare::{By, Ranking, top};
 use crate::store::RunRecord;
+use model::job::Probe;
 use model::profile::{Measure, Profile};
 use std::fmt::Write as _;
 
@@ -86,7 +88,13 @@ pub fn report_html(record: &RunRecord, profile: &Profile, pictures: &[Picture]) 
         );
     }
     hosts(&mut out, record);
-    frames(&mut out, profile);
+    if record.job.probe == Probe::Script {
+        let text = printed(&record.coverage);
+        let lines: Vec<String> = text.lines().map(escape).collect();
+        let _ = writeln!(out, "<pre>{}</pre>", lines.join("\n"));
+    } else {
+        frames(&mut out, profile);
+    }
     findings(&mut out, record);
     out.push_str("</body></html>\n");
     out

@@ -27,6 +27,14 @@ pub(super) fn printed(coverage: &Coverage) -> String {
         out.push_str("Nothing.\n\n");
         return out;
     }
+    for (host, output) in outputs.iter().filter(|(_, output)| output.cut > 0) {
+        let _ = writeln!(
+            out,
+            "Of {}, {} ended in the middle of a histogram: the sum has what was printed of it.\n",
+            inline(host),
+            count(output.cut)
+        );
+    }
     for histogram in merge_outputs(&outputs).histograms {
         let added = histogram.hosts.len() - histogram.unlike.len();
         let _ = writeln!(
@@ -53,9 +61,10 @@ pub(super) fn printed(coverage: &Coverage) -> String {
             &mut out,
             lines.iter().take(LINES_SHOWN_MAX).map(String::as_str),
         );
-        let more = lines.len().saturating_sub(LINES_SHOWN_MAX);
+        let more = lines.len().saturating_sub(LINES_SHOWN_MAX) as u64;
+        let more = more.saturating_add(output.dropped);
         if more > 0 {
-            let more = count(more as u64);
+            let more = count(more);
             let _ = writeln!(
                 out,
                 "{more} more lines are in hosts/{}.txt.\n",

@@ -335,9 +335,10 @@ fn rows(cursor: &mut Cursor<'_>, measures: usize) -> Result<Cell, FfzError> {
     Ok(cell)
 }
 
-/// Later seconds than this are no capture's: the longest is an hour. Whoever looks at every second of a profile takes
-/// memory for each, so one from elsewhere must not make it four thousand million.
-pub(super) const SECOND_MAX: u32 = 86_400;
+/// Later seconds than this are no capture's: twice the longest one, [`crate::job::DURATION_MS_MAX`]. Whoever looks at
+/// every second of a profile takes memory for each of its workers, so one host must not make it as many as it likes.
+pub(super) const SECOND_MAX: u32 = 7_200;
+const _: () = assert!(SECOND_MAX as u64 == 2 * crate::job::DURATION_MS_MAX / 1_000);
 
 fn second(cursor: &mut Cursor<'_>) -> Result<u32, FfzError> {
     let second = cursor.number_u32()?;
