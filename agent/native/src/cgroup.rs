@@ -53,12 +53,14 @@ impl Groups {
     pub fn is_in(&self, group: &GroupSelector) -> bool {
         self.parts().any(|part| match group {
             GroupSelector::Unit(unit) => {
-                part == unit || (!unit.contains('.') && part.strip_suffix(".service") == Some(unit))
+                part == unit || part.strip_suffix(".service") == Some(unit)
             }
             GroupSelector::Container(wanted) => {
                 let by_id = wanted.len() >= ID_DIGITS_MIN
                     && id(part).is_some_and(|id| id.starts_with(wanted));
-                by_id || name(part) == Some(wanted)
+                // systemd writes a hyphen in a name as \x2d (systemd-escape).
+                let is_named = |name: &str| name.replace("\\x2d", "-") == *wanted;
+                by_id || name(part).is_some_and(is_named)
             }
         })
     }
@@ -172,5 +174,9 @@ mod tests {
         assert!(lxc.is_in(&unit("nginx")));
         let machine = Groups::parse("0::/machine.slice/machine-edge.scope/payload\n");
         assert!(machine.is_in(&container("edge")));
+        let escaped = Groups::parse("0::/machine.slice/machine-edge\\x2d1.scope/payload\n");
+        assert!(escaped.is_in(&container("edge-1")) && !escaped.is_in(&container("edge")));
+        let dotted = Groups::parse("0::/system.slice/openresty-1.21.service\n");
+        assert!(dotted.is_in(&unit("openresty-1.21")) && !dotted.is_in(&unit("openresty-1")));
     }
 }

@@ -231,10 +231,16 @@ pub(crate) fn kernel_symbols(wanted: bool) -> (KernelSymbols, Option<Finding>) {
 fn names_hidden() -> Finding {
     let restrict = proc::sysctl("kernel/kptr_restrict").unwrap_or(-1);
     let evidence = format!("/proc/kallsyms has no addresses; kernel.kptr_restrict is {restrict}");
-    Finding::new(FindingCode::KernelNamesHidden, evidence).with_remedy(format!(
-        "{} Or set kernel.kptr_restrict to 0 and kernel.perf_event_paranoid to 1 or less.",
-        privileges::grant(&["CAP_SYSLOG"])
-    ))
+    // From 2 on the kernel hides them from everybody.
+    let remedy = if restrict >= 2 {
+        "Set kernel.kptr_restrict to 1 and give the agent CAP_SYSLOG, or set it to 0 and kernel.perf_event_paranoid to 1 or less.".to_owned()
+    } else {
+        format!(
+            "{} Or set kernel.kptr_restrict to 0 and kernel.perf_event_paranoid to 1 or less.",
+            privileges::grant(&["CAP_SYSLOG"])
+        )
+    };
+    Finding::new(FindingCode::KernelNamesHidden, evidence).with_remedy(remedy)
 }
 
 /// Real-time priority was refused. With the capability it is the control group that refuses it.

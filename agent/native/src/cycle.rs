@@ -43,6 +43,11 @@ impl Cycle {
 
     /// A worker came that had started at `start_ns`. Whether that is a reload, which begins a generation.
     pub fn came(&mut self, start_ns: u64, now_ns: u64) -> bool {
+        // It ran before and was only not chosen: it takes a place, and is no newcomer.
+        if now_ns.saturating_sub(start_ns) >= WINDOW_NS {
+            self.vacant_ns.pop();
+            return false;
+        }
         let follows = |ended: &u64| start_ns.saturating_add(TICK_NS) >= *ended;
         if let Some(place) = self.vacant_ns.iter().position(follows) {
             self.vacant_ns.swap_remove(place);
@@ -75,6 +80,14 @@ mod tests {
         cycle.ended(0, 5_003 * MS);
         // It started at 5,004, which reads as 5,000.
         assert!(!cycle.came(5_000 * MS, 5_050 * MS));
+        assert_eq!(cycle, Cycle::default(), "the place is taken");
+    }
+
+    #[test]
+    fn one_that_ran_before_and_is_chosen_now_is_no_reload() {
+        let mut cycle = Cycle::default();
+        cycle.ended(0, 60_000 * MS);
+        assert!(!cycle.came(1_000 * MS, 60_100 * MS));
         assert_eq!(cycle, Cycle::default(), "the place is taken");
     }
 

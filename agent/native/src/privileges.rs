@@ -57,7 +57,14 @@ pub fn grant(wanted: &[&'static str]) -> String {
     let program = program.map(|p| p.to_string_lossy().into_owned());
     let program = program.unwrap_or_else(|_| "fleetflame-agent".to_owned());
     let is_root = effective_user(&status) == Some(0);
-    words(&parse(&status), wanted, is_root, &program)
+    let has = parse(&status);
+    if wanted.iter().all(|name| has.contains(name)) {
+        return format!(
+            "The agent has {} already: a seccomp profile, a security module or kernel lockdown refuses it.",
+            wanted.join(" and ")
+        );
+    }
+    words(&has, wanted, is_root, &program)
 }
 
 fn words(has: &[&str], wanted: &[&'static str], is_root: bool, program: &str) -> String {

@@ -55,7 +55,9 @@ impl Role {
 /// Executables of nginx and what is built from it. Kong and APISIX run OpenResty's `nginx`.
 const GATEWAYS: [&str; 5] = ["nginx", "openresty", "nginx-debug", "angie", "tengine"];
 
-fn is_gateway(process: &Seen) -> bool {
+/// Whether it is one of them.
+#[must_use]
+pub fn is_gateway(process: &Seen) -> bool {
     GATEWAYS.contains(&base_name(&process.exe))
 }
 

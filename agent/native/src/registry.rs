@@ -186,7 +186,10 @@ impl Registry {
             let cycle = self.cycles.entry(target.master).or_insert_with(begun);
             if cycle.came(start_ns, now_ns) {
                 let new = came.iter().filter(|t| t.master == target.master).count();
-                self.tell_reload(target.master, new, old);
+                self.tell_reload(format!(
+                    "{new} of the new workers of the master {} came while {old} old ones were there",
+                    target.master.unwrap_or(0)
+                ));
             }
         }
     }
@@ -206,16 +209,15 @@ impl Registry {
             let new = came.iter().filter(|t| t.master == master).count();
             if all >= 2 && gone == all && new >= all {
                 self.cycles.entry(master).or_default().reloaded(now_ns);
-                self.tell_reload(master, new, all);
+                self.tell_reload(format!(
+                    "all {all} workers of the master {} were replaced by {new} between two looks (a reload, or all ended at once)",
+                    master.unwrap_or(0)
+                ));
             }
         }
     }
 
-    fn tell_reload(&mut self, master: Option<u32>, new: usize, old: usize) {
-        let master = master.unwrap_or(0);
-        let evidence = format!(
-            "{new} of the new workers of the master {master} came while {old} old ones were there"
-        );
+    fn tell_reload(&mut self, evidence: String) {
         self.findings
             .push(Finding::new(FindingCode::TargetReloaded, evidence));
     }
@@ -422,8 +424,9 @@ mod tests {
         let both = [worker(10, false), worker(11, false)];
         r.update(&both, &seen(&[10, 11]), 1_050_000_000, true);
         assert_eq!(r.take_findings(), []);
-        let more = [worker(10, false), worker(11, false), worker(20, false)];
-        r.update(&more, &seen(&[10, 11, 20]), 9_000_000_000, true);
+        // It starts at 8.5 s.
+        let more = [worker(10, false), worker(11, false), worker(850, false)];
+        r.update(&more, &seen(&[10, 11, 850]), 9_000_000_000, true);
         assert_eq!(r.take_findings().len(), 1);
     }
 

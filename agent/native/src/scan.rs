@@ -182,12 +182,15 @@ impl Scanner {
         for &pid in &hints {
             self.look(pid);
         }
-        if !hints.is_empty() {
-            // Whose place a newcomer takes is only known when who is gone is.
+        let is_gateway = |pid: &u32| self.seen.get(pid).is_some_and(process::is_gateway);
+        if hints.iter().any(is_gateway) {
+            // Whose place a new worker takes is only known when who is gone is.
             let targets: Vec<u32> = self.chosen.iter().copied().collect();
             for pid in targets.into_iter().filter(|pid| !hints.contains(pid)) {
                 self.look(pid);
             }
+        }
+        if !hints.is_empty() {
             self.settle();
         }
         !hints.is_empty()

@@ -10,6 +10,8 @@ use super::layout::{bytecode, object, prototype};
 use super::memory::{Memory, half_at, is_object, quarter_at, word_at};
 use super::names;
 
+/// Copies between slots that are followed: each of them looks through all variables of the function.
+const COPIES_MAX: u32 = 8;
 /// Instructions before a call that are looked at.
 const INSTRUCTIONS_MAX: u32 = 4096;
 /// Bytes of the names and ranges of a function's variables that are read.
@@ -120,6 +122,7 @@ impl<M: Memory> Caller<'_, M> {
             return Some(local);
         }
         let mut number = call;
+        let mut copies = 0;
         loop {
             number = number.checked_sub(1).filter(|n| *n > 0)?;
             let i = self.at(number)?;
@@ -131,6 +134,10 @@ impl<M: Memory> Caller<'_, M> {
             } else if bytecode::writes_a(i.op) && i.a == slot {
                 match i.op {
                     bytecode::MOV => {
+                        copies += 1;
+                        if copies > COPIES_MAX {
+                            return None;
+                        }
                         slot = u8::try_from(i.d).ok()?;
                         if let Some(local) = local(&variables, number, slot) {
                             return Some(local);

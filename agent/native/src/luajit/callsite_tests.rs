@@ -136,3 +136,20 @@ proptest! {
         let _ = local(&bytes, instruction, bytes[0]);
     }
 }
+
+#[test]
+fn copies_are_followed_only_so_far() {
+    let copied = |copies: u8| {
+        let mut code = vec![[bytecode::GGET, 20, 0, 0]];
+        code.extend((0..copies).map(|n| [bytecode::MOV, 21 + n, 20 + n, 0]));
+        code.push([bytecode::CALL, 20 + copies, 1, 1]);
+        let mut m = Synthetic::default();
+        let call = Call {
+            instruction: code.len() as u32,
+            ..caller(&mut m, &code)
+        };
+        name(&m, call)
+    };
+    assert_eq!(copied(8).as_deref(), Some("log"));
+    assert_eq!(copied(9), None);
+}

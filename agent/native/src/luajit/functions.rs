@@ -135,12 +135,13 @@ impl Functions {
         if let Some(known) = self.files.get(&key) {
             return Some(Arc::clone(known));
         }
-        if self.read_bytes.saturating_add(key.size) > SOURCE_BUDGET_BYTES {
+        // Without a source the caller is asked.
+        let left = NAMES_MAX.saturating_sub(self.names);
+        if left == 0 || self.read_bytes.saturating_add(key.size) > SOURCE_BUDGET_BYTES {
             return None;
         }
         self.read_bytes += key.size;
         let text = file.read(0, usize::try_from(key.size).ok()?)?;
-        let left = NAMES_MAX.saturating_sub(self.names);
         let names = Arc::new(SourceNames::parse(&text, left));
         self.names += names.len();
         if self.files.len() >= SOURCES_MAX {

@@ -247,11 +247,18 @@ impl Known {
         for frame in &mut frames {
             frame.kind = FrameKind::Jit;
         }
-        if !trace::is_there(&memory, trace) {
+        let is_there = trace::is_there(&memory, trace);
+        if !is_there {
             frames.clear();
             self.vm(context.pid, segment.global).traces.forget(trace);
         }
-        frames.extend(self.frames(context.pid, segment, Some(trace)));
+        // A trace that is gone confirms nothing.
+        let mut below = self.frames(context.pid, segment, is_there.then_some(trace));
+        if let Some(first) = below.first_mut().filter(|f| f.kind == FrameKind::Lua) {
+            // The code was compiled, whichever trace it was of.
+            first.kind = FrameKind::Jit;
+        }
+        frames.extend(below);
         whole(context, segment, frames)
     }
 
