@@ -197,7 +197,7 @@ finding_codes! {
         "See the evidence; `fleetflame-agent expand --strict` refuses it.";
     ScriptUnfiltered, "script-unfiltered", Warning, "The script does not tell processes apart, so its result mixes all that run the same code.",
         "Put `if ($^pid_ok)` around what its probes do, or take the result as that of the whole host.";
-    ScriptPerProcess, "script-per-process", Note, "The script is written for one process, so it is run once for each.",
+    ScriptPerProcess, "script-per-process", Note, "The script is written for one process: it takes a run for each.",
         "Nothing to do; with `$^pid_ok` instead of a test for target() one run would do.";
     // --- SystemTap
     StapNotPermitted, "stap-not-permitted", Error, "SystemTap does not let the agent load a module.",

@@ -183,7 +183,12 @@ impl Policy {
             }
         }
         if (order.probe == Probe::Script) != order.script.is_some() {
-            no("a script and another probe, or none where one is needed".into());
+            let script = if order.script.is_some() {
+                "comes with no"
+            } else {
+                "needs a"
+            };
+            no(format!("probe {} {script} script", order.probe));
         }
         if let Some(script) = &order.script {
             let hash = script_hash(script.text.as_bytes(), std::iter::empty());

@@ -197,12 +197,13 @@ impl Child {
         }
     }
 
-    /// How it ended, if it does so within `patience`.
+    /// How it ended, if it does so within `patience`. What it left in its group ends with it: later the group's number
+    /// may be another's.
     pub async fn ended_within(&mut self, patience: Duration) -> Option<ExitStatus> {
-        tokio::time::timeout(patience, self.child.wait())
-            .await
-            .ok()?
-            .ok()
+        let waited = tokio::time::timeout(patience, self.child.wait()).await;
+        let status = waited.ok()?.ok()?;
+        self.kill_group();
+        Some(status)
     }
 
     /// Ends the child and everything in its group at once, whatever it does.
@@ -225,13 +226,11 @@ impl Child {
             (Signal::SIGINT, PATIENCE),
             (Signal::SIGTERM, Duration::from_millis(500)),
         ] {
-            let _ = killpg(self.group, signal);
-            if tokio::time::timeout(patience, self.child.wait())
-                .await
-                .is_ok()
-            {
+            if self.is_gone {
                 break;
             }
+            let _ = killpg(self.group, signal);
+            self.ended_within(patience).await;
         }
         self.kill_group();
         let _ = self.child.wait().await;

@@ -42,7 +42,7 @@ impl Capture {
         let wanted = &mut self.plan.wanted;
         wanted.demand = step.settings.demand(wanted.demand);
         wanted.bounds = step.settings.bounds;
-        wanted.period_ns = step.settings.period_ns();
+        wanted.period_ns = step.settings.period_ns;
         wanted.unguarded = step.settings.unguarded;
         self.plan.settings = step.settings;
         let why: Vec<&str> = causes.iter().map(|code| code.as_str()).collect();

@@ -377,15 +377,13 @@ impl Capture {
         }
     }
 
-    /// Ends what was loaded, where nothing was captured.
-    pub(super) async fn abandon(&mut self) {
-        if let Some(run) = self.run.take() {
-            run.finish(&self.processes).await;
-            return;
-        }
-        // staprun may have been killed while it loaded one. With the turn held, whatever is there is ours.
-        let staprun = self.plan.staprun.clone();
-        let _ = tokio::task::spawn_blocking(move || tool::unload_left(&staprun)).await;
+    /// Ends what was loaded, where nothing was captured, and the turn. What could not be unloaded is told.
+    pub(super) async fn abandon(&mut self) -> Vec<Finding> {
+        let turn = self.turn.take();
+        let (run, staprun) = (self.run.take(), self.plan.staprun.clone());
+        let findings = abandon(run, staprun, &self.processes).await;
+        drop(turn);
+        findings
     }
 
     async fn finish(mut self) -> Stopped {
@@ -401,9 +399,17 @@ impl Capture {
         };
         let counts = self.watch.as_ref().map_or((0, 0), TargetWatch::counts);
         stats.processes = u32::try_from(counts.0).unwrap_or(u32::MAX);
-        if let Some(run) = self.run.take() {
-            self.settle(run).await;
+        match self.run.take() {
+            Some(run) => {
+                self.settle(run).await;
+            }
+            // A further try may have been cut off while it loaded a module.
+            None => {
+                let left = self.abandon().await;
+                self.earlier.findings.extend(left);
+            }
         }
+        self.turn = None;
         stats.own_cpu_ns = self.earlier.cpu_ns.saturating_sub(self.cpu_at_start_ns);
         stats.lost = self.earlier.lost;
         let mut findings = std::mem::take(&mut self.earlier.findings);
@@ -427,18 +433,29 @@ impl Capture {
 impl Drop for Capture {
     /// What is loaded is ended even where nobody waits for it any more, with the turn held until then.
     fn drop(&mut self) {
-        let (Some(run), turn) = (self.run.take(), self.turn.take()) else {
+        let Some(turn) = self.turn.take() else {
             return;
         };
+        let (run, staprun) = (self.run.take(), self.plan.staprun.clone());
         let processes = Arc::clone(&self.processes);
         // Without a runtime the agent is at its end, and its keeper unloads.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(async move {
-                run.finish(&processes).await;
+                abandon(run, staprun, &processes).await;
                 drop(turn);
             });
         }
     }
+}
+
+/// Ends a run; where there is none, staprun may have been killed while it loaded a module: with the turn held, whatever is
+/// there is ours.
+async fn abandon(run: Option<Run>, staprun: PathBuf, processes: &Processes) -> Vec<Finding> {
+    if let Some(run) = run {
+        return run.finish(processes).await.findings;
+    }
+    let left = tokio::task::spawn_blocking(move || tool::unload_left(&staprun)).await;
+    left.unwrap_or_default()
 }
 
 /// The module with the reasons why it lacks some files, if a new one would lack them too; else as it is. Without this a

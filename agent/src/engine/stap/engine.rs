@@ -83,11 +83,7 @@ impl StapEngine {
         };
         let period_ns = probe.period_ns(order.sample_hz, order.min_wait_us);
         let cpus = native::online_cpus().len();
-        let settings = if probe.waits {
-            Settings::of_waits(period_ns)
-        } else {
-            Settings::first(order.sample_hz)
-        };
+        let settings = Settings::first(period_ns, probe.waits);
         Ok(Plan {
             staprun,
             translator,
@@ -145,8 +141,8 @@ impl Engine for StapEngine {
             match outcome {
                 Ok(more) => findings.extend(more),
                 Err(more) => {
-                    capture.abandon().await;
                     findings.extend(more);
+                    findings.extend(capture.abandon().await);
                     return Err(findings);
                 }
             }

@@ -119,23 +119,20 @@ pub(super) fn name_of(parts: &[&[u8]]) -> String {
 impl Wanted {
     /// The name of the module that would be built for this: the same for the same script, sizes, kernel, files and stap.
     pub(super) fn name(&self, sizes: &Sizes, stap: &str, runtime: Option<&Path>) -> String {
-        let mut hash = blake3::Hasher::new();
-        let mut add = |text: &str| {
-            hash.update(&(text.len() as u64).to_le_bytes());
-            hash.update(text.as_bytes());
-        };
-        add(&self.probe.script());
-        add(&self.kernel.0);
-        add(&self.kernel.1);
-        add(stap);
-        add(&runtime.map_or_else(String::new, |r| r.display().to_string()));
-        add(&format!("{} {} {sizes:?}", self.period_ns, self.unguarded));
+        let mut parts = vec![
+            self.probe.script(),
+            self.kernel.0.clone(),
+            self.kernel.1.clone(),
+            stap.to_owned(),
+            runtime.map_or_else(String::new, |r| r.display().to_string()),
+            format!("{} {} {sizes:?}", self.period_ns, self.unguarded),
+        ];
         for image in &self.images {
             let image = ImageOf::from(image);
-            add(&image.path);
-            add(&image.build_id);
+            parts.extend([image.path, image.build_id]);
         }
-        format!("{NAME_BEGINS}{}", &hash.finalize().to_hex()[..16])
+        let parts: Vec<&[u8]> = parts.iter().map(String::as_bytes).collect();
+        name_of(&parts)
     }
 
     /// Whether a module with this manifest will do: its sizes as they hold here, and which of the targets' files it has no

@@ -57,12 +57,7 @@ pub async fn build_offline(
     let images: Result<Vec<_>, String> = asked.images.iter().map(|i| image(i)).collect();
     let images = images.map_err(|said| vec![Finding::new(FindingCode::TargetFile, said)])?;
     let period_ns = probe.period_ns(asked.sample_hz, asked.min_wait_us);
-    let settings = if probe.waits {
-        Settings::of_waits(period_ns)
-    } else {
-        Settings::first(asked.sample_hz)
-    };
-    let demand = settings.demand(Demand {
+    let demand = Settings::first(period_ns, probe.waits).demand(Demand {
         per_second: 0,
         duration_ms: 300_000,
         cpus: u64::from(asked.cpus.max(1)),

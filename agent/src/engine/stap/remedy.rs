@@ -21,6 +21,11 @@ use std::collections::BTreeSet;
 pub(super) const RETRIES_MAX: u32 = 3;
 /// Lower rates tell too little to be worth a try.
 const HZ_MIN: u64 = 9;
+/// What a minimum of waits is raised to at least: less would leave as many as there were.
+const WAIT_STEP_NS_MIN: u64 = 100_000;
+/// Longer minima tell too little.
+const WAIT_NS_MAX: u64 = 1_000_000_000;
+const SECOND_NS: u64 = 1_000_000_000;
 /// Different stacks of waits that a second is expected to have on a CPU: their table has a row for each, however often
 /// they come.
 const WAIT_STACKS_A_SECOND: u64 = 1_000;
@@ -30,8 +35,8 @@ const LEFT_MS_MIN: u64 = 2_000;
 /// What a try is made with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Settings {
-    /// Samples a second and CPU; of waits, how many of the shortest that count fit into a second.
-    pub sample_hz: u64,
+    /// Nanoseconds between two samples; of waits, of the shortest that counts.
+    pub period_ns: u64,
     /// Waits are measured.
     pub waits: bool,
     /// What the next module's sizes must keep to.
@@ -51,31 +56,27 @@ pub(super) struct Step {
 
 impl Settings {
     /// Of a first try.
-    pub(super) fn first(sample_hz: u32) -> Self {
+    pub(super) fn first(period_ns: u64, waits: bool) -> Self {
         Self {
-            sample_hz: u64::from(sample_hz.max(1)),
-            waits: false,
+            period_ns: period_ns.max(1),
+            waits,
             bounds: Bounds::NONE,
             unguarded: false,
         }
     }
 
-    /// Of a first try that measures waits of `min_wait_ns` and more.
-    pub(super) fn of_waits(min_wait_ns: u64) -> Self {
-        Self {
-            sample_hz: 1_000_000_000 / min_wait_ns.max(1),
-            waits: true,
-            ..Self::first(1)
-        }
+    /// Samples a second and CPU.
+    fn sample_hz(&self) -> u64 {
+        SECOND_NS / self.period_ns
     }
 
     /// What there is to count with these.
     pub(super) fn demand(&self, demand: Demand) -> Demand {
         Demand {
             per_second: if self.waits {
-                self.sample_hz.min(WAIT_STACKS_A_SECOND)
+                WAIT_STACKS_A_SECOND
             } else {
-                self.sample_hz
+                self.sample_hz()
             },
             waits: self.waits,
             ..demand
@@ -85,11 +86,6 @@ impl Settings {
     /// The sizes with these; none when they do not fit.
     fn sizes(&self, demand: Demand) -> Option<Sizes> {
         Sizes::of(self.demand(demand), &self.bounds)
-    }
-
-    /// Nanoseconds between two samples; of waits, of the shortest that counts.
-    pub(super) fn period_ns(&self) -> u64 {
-        1_000_000_000 / self.sample_hz.max(1)
     }
 }
 
@@ -139,24 +135,26 @@ pub(super) fn next(
 }
 
 fn slower(settings: Settings) -> Option<Step> {
-    let sample_hz = settings.sample_hz / 2;
-    (sample_hz >= HZ_MIN).then(|| Step {
-        settings: Settings {
-            sample_hz,
-            ..settings
-        },
-        said: if settings.waits {
-            format!(
-                "only waits of {} µs and more; shorter ones are left out",
-                1_000_000 / sample_hz
-            )
-        } else {
-            format!(
-                "{sample_hz} Hz instead of {}; half as many samples",
-                settings.sample_hz
-            )
-        },
-    })
+    let (period_ns, said) = if settings.waits {
+        let period_ns = (settings.period_ns.saturating_mul(2)).max(WAIT_STEP_NS_MIN);
+        let said = format!(
+            "only waits of {} µs and more; shorter ones are left out",
+            period_ns / 1_000
+        );
+        ((period_ns <= WAIT_NS_MAX).then_some(period_ns)?, said)
+    } else {
+        let (was, sample_hz) = (settings.sample_hz(), settings.sample_hz() / 2);
+        if sample_hz < HZ_MIN {
+            return None;
+        }
+        let said = format!("{sample_hz} Hz instead of {was}; half as many samples");
+        (SECOND_NS / sample_hz, said)
+    };
+    let settings = Settings {
+        period_ns,
+        ..settings
+    };
+    Some(Step { settings, said })
 }
 
 /// Half the rate, and reports of half the time: the memory that becomes free must not go into deeper stacks or longer
@@ -224,8 +222,12 @@ mod tests {
         cpu_pct: 10,
     };
 
+    fn hz(sample_hz: u32) -> Settings {
+        Settings::first(SECOND_NS / u64::from(sample_hz), false)
+    }
+
     fn climb(cause: Code, leave: bool) -> Vec<Step> {
-        let mut settings = Settings::first(99);
+        let mut settings = hz(99);
         let causes = BTreeSet::from([cause]);
         let mut steps = Vec::new();
         for tries in 1..10 {
@@ -248,13 +250,13 @@ mod tests {
 
     /// What the module of a first try at this rate has.
     fn used(sample_hz: u32, demand: Demand) -> Sizes {
-        Settings::first(sample_hz).sizes(demand).unwrap()
+        hz(sample_hz).sizes(demand).unwrap()
     }
 
     #[test]
     fn an_overload_lowers_the_rate_and_never_takes_the_guard_away_without_leave() {
         let rates =
-            |steps: &[Step]| -> Vec<u64> { steps.iter().map(|s| s.settings.sample_hz).collect() };
+            |steps: &[Step]| -> Vec<u64> { steps.iter().map(|s| s.settings.sample_hz()).collect() };
         let steps = climb(Code::StapOverload, false);
         assert_eq!(rates(&steps), [49, 24, 12]);
         assert!(
@@ -263,7 +265,7 @@ mod tests {
                 .all(|s| !s.settings.unguarded && !s.said.is_empty())
         );
         // At the lowest rate, with leave.
-        let low = Settings::first(10);
+        let low = hz(10);
         let causes = BTreeSet::from([Code::StapOverload]);
         let used = used(10, DEMAND);
         let at = |settings, tries, leave| {
@@ -293,8 +295,8 @@ mod tests {
             memory_mb: 1_024,
             ..DEMAND
         };
-        let mut settings = Settings::first(99);
-        let half = Settings::first(49).sizes(demand).unwrap();
+        let mut settings = hz(99);
+        let half = hz(49).sizes(demand).unwrap();
         assert!(half.rows * 10 > settings.sizes(demand).unwrap().rows * 9);
         let causes = BTreeSet::from([Code::StapOverload]);
         for tries in 1..=2 {
@@ -319,11 +321,11 @@ mod tests {
         let steps = climb(Code::StapSkippedTooMany, true);
         assert_eq!(steps.len(), 2);
         let first = &steps[0].settings;
-        assert_eq!((first.sample_hz, first.bounds), (49, Bounds::NONE));
+        assert_eq!((first.sample_hz(), first.bounds), (49, Bounds::NONE));
         let second = &steps[1].settings;
         let four_times = 4 * first.sizes(DEMAND).unwrap().skipped_max;
         assert_eq!(
-            (second.sample_hz, second.bounds.skipped_min),
+            (second.sample_hz(), second.bounds.skipped_min),
             (49, four_times)
         );
         assert!(steps[1].said.contains("ratio is told"));
@@ -338,7 +340,7 @@ mod tests {
             ..DEMAND
         };
         let causes = BTreeSet::from([Code::StapMapFull]);
-        let first = Settings::first(99);
+        let first = hz(99);
         let step = next(
             &causes,
             first,
@@ -348,7 +350,7 @@ mod tests {
         )
         .unwrap();
         assert_eq!(
-            (step.settings.bounds, step.settings.sample_hz),
+            (step.settings.bounds, step.settings.sample_hz()),
             (Bounds::NONE, 49)
         );
     }
@@ -356,7 +358,7 @@ mod tests {
     #[test]
     fn there_is_an_end_to_trying() {
         let causes = BTreeSet::from([Code::StapOverload]);
-        let (first, used) = (Settings::first(99), used(99, DEMAND));
+        let (first, used) = (hz(99), used(99, DEMAND));
         let at = |tries, left_ms, build_ms| {
             let time = (tries, left_ms, build_ms);
             next(&causes, first, (DEMAND, &used), time, true)
@@ -379,8 +381,7 @@ mod tests {
 
     #[test]
     fn of_waits_the_shorter_ones_are_left_out_first_and_their_table_stays_bounded() {
-        let settings = Settings::of_waits(50_000);
-        assert_eq!(settings.period_ns(), 50_000);
+        let settings = Settings::first(70_000, true);
         let demand = settings.demand(DEMAND);
         assert_eq!((demand.per_second, demand.waits), (1_000, true));
         let used = Sizes::of(demand, &settings.bounds).unwrap();
@@ -393,9 +394,9 @@ mod tests {
             false,
         )
         .unwrap();
-        assert_eq!(step.settings.period_ns(), 100_000);
+        assert_eq!(step.settings.period_ns, 140_000);
         assert!(
-            step.said.contains("waits of 100 µs and more"),
+            step.said.contains("waits of 140 µs and more"),
             "{}",
             step.said
         );

@@ -33,6 +33,8 @@ use tokio::sync::oneshot;
 /// How often it is looked after.
 const LOOK: Duration = Duration::from_millis(200);
 const STEP_BYTES: usize = 64 << 10;
+/// What is still in the pipe when the reader has ended comes at once.
+const REST: Duration = Duration::from_secs(1);
 
 /// See the module.
 pub struct ScriptEngine {
@@ -191,7 +193,10 @@ fn bind(
         (Runs::Each, [pid]) => Ok((Some(*pid), found.bindings.for_process(*pid), findings)),
         (Runs::Each, _) => {
             let remedy = "Name one process (--pick busiest:1, --target pid:N), or write $^pid_ok in the script.";
-            Err(more.into_iter().map(|f| f.with_remedy(remedy)).collect())
+            let refused = |f: Finding| {
+                Finding::new(FindingCode::ScriptTarget, f.evidence).with_remedy(remedy)
+            };
+            Err(more.into_iter().map(refused).collect())
         }
         (Runs::Together | Runs::Once, pids) => {
             findings.extend(more);
@@ -309,7 +314,9 @@ impl Ready {
         let mut said = Said::listen(errors);
         self.stats.started_mono_ns = self.clock.now_ns();
         let start_ns = self.stats.started_mono_ns;
-        let reader = tokio::spawn(read(text, Arc::clone(&self.clock), start_ns));
+        let printed = Arc::new(Mutex::new(PrintedReader::default()));
+        let clock = Arc::clone(&self.clock);
+        let mut reader = tokio::spawn(read(text, clock, start_ns, Arc::clone(&printed)));
         let mut looks = LOAD.as_millis() / LOOK.as_millis();
         let mut code = None;
         loop {
@@ -333,7 +340,12 @@ impl Ready {
         }
         child.kill().await;
         self.stats.stopped_mono_ns = self.clock.now_ns();
-        let (pieces, dropped) = reader.await.unwrap_or_default();
+        // What the script has started may hold the pipe.
+        if tokio::time::timeout(REST, &mut reader).await.is_err() {
+            reader.abort();
+        }
+        let at_ms = self.stats.stopped_mono_ns.saturating_sub(start_ns) / 1_000_000;
+        let (pieces, dropped) = std::mem::take(&mut *lock(&printed)).end(at_ms);
         let ending = Ending {
             code,
             report: ReportEnd::NotKnown,
@@ -387,18 +399,16 @@ async fn read(
     text: Option<ChildStdout>,
     clock: Clock,
     start_ns: u64,
-) -> (Vec<model::script::Printed>, u64) {
-    let at_ms = |clock: &Clock| clock.now_ns().saturating_sub(start_ns) / 1_000_000;
-    let mut reader = PrintedReader::default();
-    if let Some(mut text) = text {
-        let mut bytes = vec![0; STEP_BYTES];
-        while let Ok(length) = text.read(&mut bytes).await
-            && length > 0
-        {
-            reader.feed(&bytes[..length], at_ms(&clock));
-        }
+    printed: Arc<Mutex<PrintedReader>>,
+) {
+    let Some(mut text) = text else { return };
+    let mut bytes = vec![0; STEP_BYTES];
+    while let Ok(length) = text.read(&mut bytes).await
+        && length > 0
+    {
+        let at_ms = clock.now_ns().saturating_sub(start_ns) / 1_000_000;
+        lock(&printed).feed(&bytes[..length], at_ms);
     }
-    reader.end(at_ms(&clock))
 }
 
 impl Engine for ScriptEngine {
