@@ -81,7 +81,7 @@ impl Agent {
         conversation.hold(link, events).await;
         for run in conversation.mine {
             if let Some(session) = self.session(run) {
-                session.say(Command::Detach(number)).await;
+                let _ = session.say(Command::Detach(number)).await;
             }
         }
     }
@@ -132,7 +132,7 @@ impl Agent {
             .cloned()
             .collect();
         for session in sessions {
-            session.say(Command::Shutdown).await;
+            let _ = session.say(Command::Shutdown).await;
         }
         while !self.is_idle() {
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -262,7 +262,7 @@ impl Conversation {
     async fn heard(&self) {
         for run in &self.mine {
             if let Some(session) = self.agent.session(*run) {
-                session.say(Command::Heard).await;
+                let _ = session.say(Command::Heard).await;
             }
         }
     }
@@ -313,7 +313,7 @@ impl Conversation {
         if let Ok(run) = run_id(run)
             && let Some(session) = self.agent.session(run)
         {
-            session.say(command).await;
+            let _ = session.say(command).await;
         }
     }
 
@@ -335,7 +335,7 @@ impl Conversation {
             });
         match begun {
             Ok((id, session)) => {
-                self.attach(id, &session, None).await;
+                let _ = self.attach(id, &session, None).await;
                 true
             }
             Err(findings) => {
@@ -348,7 +348,13 @@ impl Conversation {
         }
     }
 
-    async fn attach(&mut self, run: RunId, session: &SessionHandle, resume: Option<ResumeAt>) {
+    /// Whether the capture goes on with this connection; false when it has ended meanwhile.
+    async fn attach(
+        &mut self,
+        run: RunId,
+        session: &SessionHandle,
+        resume: Option<ResumeAt>,
+    ) -> bool {
         if !self.mine.contains(&run) {
             self.mine.push(run);
         }
@@ -359,7 +365,7 @@ impl Conversation {
                 events,
                 resume,
             })
-            .await;
+            .await
     }
 
     async fn resume(&mut self, word: v1::Resume, up: &mpsc::Sender<FromAgent>) {
@@ -371,8 +377,9 @@ impl Conversation {
                 new_epoch: word.new_epoch,
                 collect: word.collect,
             };
-            self.attach(run, &session, Some(at)).await;
-            return;
+            if self.attach(run, &session, Some(at)).await {
+                return;
+            }
         }
         let messages = self.agent.settings.held.replay(run, word.epoch, word.seq);
         let messages = messages.filter(|_| !word.new_epoch);

@@ -50,12 +50,8 @@ fn enough(command: &Command, mut seconds: u64) -> (Capture, BTreeMap<String, f64
 /// Runs a program that works for as many seconds as its last argument says, samples most of it, and
 /// gives what its functions cost by their own account.
 fn sampled_run(command: &mut Command, hz: u32, seconds: u64) -> (Capture, BTreeMap<String, f64>) {
-    let child = command
-        .arg((seconds + 2).to_string())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut program = Program(child);
+    let seconds_more = (seconds + 2).to_string();
+    let mut program = Program::spawn(command.arg(seconds_more).stdout(Stdio::piped()));
     std::thread::sleep(Duration::from_millis(700));
     let (mut sampler, recorder) = arm(config(vec![TargetSelector::Pid(program.pid())], hz));
     sampler.start_at(mono_ns());
@@ -114,8 +110,10 @@ fn check(capture: &Capture, truth: &BTreeMap<String, f64>, functions: &[&str]) {
     report(capture, truth);
     let s = &capture.summary;
     assert_eq!(truth.keys().collect::<Vec<_>>(), functions);
+    // One in 200, and what chance does to so few.
+    let limit = s.lua_segments as f64 / 200.0;
     assert!(
-        s.lua_failed * 200 <= s.lua_segments,
+        s.lua_failed as f64 <= limit + 4.0 * limit.sqrt(),
         "{} of {} segments failed: {:#?}",
         s.lua_failed,
         s.lua_segments,

@@ -62,13 +62,12 @@ impl Gateway {
 
     /// wrk on this path, for this long.
     fn load(&self, path: &str, seconds: u64) -> Program {
-        let child = Command::new("wrk")
-            .args(["-t1", "-c4", &format!("-d{seconds}s")])
-            .arg(format!("http://{}{path}", self.address))
-            .stdout(Stdio::null())
-            .spawn()
-            .expect("wrk (deploy/test-packages)");
-        Program(child)
+        let mut wrk = Command::new("wrk");
+        Program::spawn(
+            wrk.args(["-t1", "-c4", &format!("-d{seconds}s")])
+                .arg(format!("http://{}{path}", self.address))
+                .stdout(Stdio::null()),
+        )
     }
 
     /// CPU seconds by function, both workers together.
@@ -157,7 +156,13 @@ fn check(capture: &Capture, truth: &BTreeMap<String, f64>) {
         );
     }
     eprintln!("{:#?}", failed.iter().take(10).collect::<Vec<_>>());
-    assert!(s.lua_failed * 200 <= s.lua_segments, "failed segments");
+    // One in 200, and what chance does to so few.
+    let limit = s.lua_segments as f64 / 200.0;
+    assert!(
+        s.lua_failed as f64 <= limit + 4.0 * limit.sqrt(),
+        "{} failed segments, {limit} are one in 200",
+        s.lua_failed
+    );
     assert!(s.rooted as f64 >= 0.99 * s.user_stacks as f64, "rooted");
     for (name, seconds) in truth {
         let p = seconds / all;

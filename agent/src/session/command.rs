@@ -95,9 +95,9 @@ pub struct SessionHandle {
 }
 
 impl SessionHandle {
-    /// Sends a command; does nothing when the capture has ended.
-    pub async fn say(&self, command: Command) {
-        let _ = self.commands.send(command).await;
+    /// Sends a command. Whether the capture takes it up; false when it has ended.
+    pub async fn say(&self, command: Command) -> bool {
+        self.commands.send(command).await.is_ok()
     }
 
     /// Whether it still captures (and is not only waiting for acknowledgements).

@@ -123,6 +123,28 @@ impl Session {
         }
         self.end_engine().await;
         self.capturing.store(false, Ordering::Relaxed);
+        self.answer_late();
+    }
+
+    /// Whoever attached while it ended gets what is held; whoever attaches from now on is told that it has ended.
+    fn answer_late(&mut self) {
+        self.commands.close();
+        while let Ok(command) = self.commands.try_recv() {
+            let Command::Attach {
+                events,
+                resume: Some(at),
+                ..
+            } = command
+            else {
+                continue;
+            };
+            let run = self.order.run;
+            let held = self.held.replay(run, at.epoch, at.seq);
+            let held = held.filter(|_| !at.new_epoch);
+            for event in held.unwrap_or_else(|| vec![self.finished()]) {
+                let _ = events.try_send((run, event));
+            }
+        }
     }
 
     /// Until the next look at the clock.
@@ -411,13 +433,16 @@ impl Session {
             self.outbox.mark_sent();
         }
         if self.state == State::Draining && !self.refused && !self.finished_said && self.drained() {
-            let finished = Event::Finished {
-                stats: Box::new(self.stats.clone()),
-                findings: self.findings.clone(),
-                last: self.outbox.last(),
-                complete: self.complete,
-            };
-            self.finished_said = self.emit(finished);
+            self.finished_said = self.emit(self.finished());
+        }
+    }
+
+    fn finished(&self) -> Event {
+        Event::Finished {
+            stats: Box::new(self.stats.clone()),
+            findings: self.findings.clone(),
+            last: self.outbox.last(),
+            complete: self.complete,
         }
     }
 

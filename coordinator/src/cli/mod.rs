@@ -19,6 +19,7 @@ mod input;
 mod job_flags;
 mod merge;
 mod output;
+mod pipe;
 mod plan;
 mod progress;
 mod reading;

@@ -24,6 +24,9 @@ const SILENCE: Duration = Duration::from_millis(1_500);
 const SILENCE_ALONE: Duration = Duration::from_secs(10);
 /// An agent that was sent for the run gets this long to clean up and close.
 const LEAVE: Duration = Duration::from_secs(3);
+/// Any agent gets this long to hear our last words and close: what a starved host has not read when we go is lost,
+/// and with it the word that it may forget what it holds.
+const LAST_WORDS: Duration = Duration::from_secs(3);
 /// Round trips before a host counts as surveyed.
 const SURVEY_TRIPS: usize = 8;
 /// Heartbeats between two probes of a surveyed host.
@@ -182,7 +185,7 @@ impl Talk {
         // Dropping our sender ends the call; the agent closes its side when it has read all.
         let (closed, _) = mpsc::channel(1);
         link.tx = closed;
-        let _ = timeout(Duration::from_secs(1), async {
+        let _ = timeout(LAST_WORDS, async {
             while link.rx.recv().await.is_some() {}
         })
         .await;

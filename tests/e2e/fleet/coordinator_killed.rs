@@ -80,7 +80,7 @@ fn agents_stop_by_themselves_and_collect_fetches_the_rest() -> Result<()> {
         );
     }
     for host in &fleet.hosts {
-        let empty = within(SECOND, || {
+        let empty = within(SAFE, || {
             held(&host.held).is_ok_and(|files| files.is_empty())
         });
         assert!(

@@ -26,7 +26,7 @@ fn stacks_of_a_gateway_go_from_a_library_to_its_start() -> Result<()> {
     let maps = String::from_utf8_lossy(&recording.maps).into_owned();
     let stacks = stacks::read_addresses(&recording.stdout(), &maps)?;
     let (all, in_lua) = stacks::share(&stacks, OUTWARD[2]);
-    ensure!(all > 300, "only {all} samples: {}", recording.stderr());
+    ensure!(all > 60, "only {all} samples: {}", recording.stderr());
     let whole = |frames: &[String]| {
         let mut outward = frames.iter();
         OUTWARD

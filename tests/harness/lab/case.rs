@@ -208,7 +208,7 @@ impl Case {
             ensure!(
                 reader.ended().is_some(),
                 "{error}\n{}",
-                guest.reader_state()?
+                guest.reader_state()
             );
         }
         Ok(Running {
@@ -287,6 +287,9 @@ impl Running {
                 signalled = Some(Instant::now());
                 self.reader.signal(signal)?;
             }
+        }
+        if let Err(error) = self.reader.wait(RUN_DEADLINE) {
+            bail!("{error}\n{}", guest.reader_state());
         }
         let output = self.reader.finish(RUN_DEADLINE)?;
         let ended = Instant::now();

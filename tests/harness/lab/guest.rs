@@ -243,14 +243,17 @@ impl Guest {
         self.machine.console()
     }
 
-    /// Where the readers of SystemTap wait and what its modules say, for the message of a test that waited in vain.
-    pub fn reader_state(&self) -> Result<String> {
-        self.sh(
+    /// What the console shows, where the readers of SystemTap wait and what its modules say, for the message of a
+    /// test that waited in vain. A guest that does nothing more cannot be asked: then the console alone.
+    pub fn reader_state(&self) -> String {
+        let asked = self.sh(
             "for t in /proc/[0-9]*/task/*; do read -r comm <$t/comm || continue; \
              case $comm in stap*) echo \"$t $comm\"; grep State $t/status; cat $t/wchan; echo; cat $t/stack $t/syscall;; esac; \
              done; lsmod 2>/dev/null; ls -l /sys/kernel/debug/systemtap/* /proc/systemtap/* 2>&1; true",
             SOON,
-        )
+        );
+        let readers = asked.unwrap_or_else(|error| format!("{error:#}"));
+        format!("console: {}\nreaders: {readers}", self.console())
     }
 
     /// Fails when the kernel has complained about itself: an oops, a lockup, a warning.

@@ -121,9 +121,14 @@ impl RemoteChild {
         lock(&self.shared).status
     }
 
+    /// Waits for its end.
+    pub fn wait(&self, deadline: Duration) -> Result<ExitStatus> {
+        self.wait_for(deadline, "still runs", |state| state.status)
+    }
+
     /// Waits for its end and the last of its output. It is killed when `deadline` passes first.
     pub fn finish(self, deadline: Duration) -> Result<Output> {
-        let status = self.wait_for(deadline, "still runs", |state| state.status)?;
+        let status = self.wait(deadline)?;
         let mut state = lock(&self.shared);
         Ok(Output {
             status,

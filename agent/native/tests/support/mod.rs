@@ -10,6 +10,7 @@
 
 use fleetflame_native::{Armed, NativeConfig, NativeSummary, Sampler, TargetSelector, mono_ns};
 use model::profile::{CounterKind, Frame, FrameKind, Measure, ROOT, Recorder, RecorderLimits};
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -49,18 +50,16 @@ pub fn compile(dir: &Path, name: &str, source: &str, flags: &[&str]) -> PathBuf 
     out
 }
 
-/// A child that is killed when it goes out of scope.
+/// A child that is killed when it goes out of scope, with what it started itself: the workers of a master that is
+/// killed would go on for ever, and their timers would cost every later test its CPU.
 pub struct Program(pub Child);
 
 impl Program {
     pub fn start(path: &Path, arguments: &[&str]) -> Self {
-        let child = Command::new(path)
-            .args(arguments)
-            .stdout(Stdio::null())
-            .spawn()
-            .expect("spawn");
+        let mut command = Command::new(path);
+        let program = Self::spawn(command.args(arguments).stdout(Stdio::null()));
         let exe = std::fs::canonicalize(path).unwrap();
-        let link = format!("/proc/{}/exe", child.id());
+        let link = format!("/proc/{}/exe", program.pid());
         let begin = Instant::now();
         while std::fs::read_link(&link).ok().as_ref() != Some(&exe) {
             assert!(
@@ -70,7 +69,12 @@ impl Program {
             std::thread::sleep(Duration::from_millis(5));
         }
         std::thread::sleep(Duration::from_millis(100));
-        Self(child)
+        program
+    }
+
+    /// Without waiting for anything.
+    pub fn spawn(command: &mut Command) -> Self {
+        Self(command.process_group(0).spawn().expect("spawn"))
     }
 
     pub fn pid(&self) -> u32 {
@@ -80,6 +84,8 @@ impl Program {
 
 impl Drop for Program {
     fn drop(&mut self) {
+        let group = format!("-{}", self.pid());
+        let _ = Command::new("kill").args(["-KILL", "--", &group]).status();
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
