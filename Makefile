@@ -4,7 +4,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
 .DEFAULT_GOAL := help
-.PHONY: help demo agent test check lab record bench soak bless
+.PHONY: help demo demo-gateway agent test check lab record bench soak bless
 
 export CARGO_TERM_COLOR ?= auto
 # Long enough to notice a parser that broke, short enough to be run each time; `make soak` gives each target ten minutes.
@@ -31,11 +31,16 @@ counts() { :; }
 endef
 
 help:  ## list what can be asked for
-	@grep -hE '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/make \1\t\2/' | expand -t 14
+	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/make \1\t\2/' | expand -t 14
 
 demo:  ## build, then capture and draw a real local fleet
 	@cargo build --release --locked -p fleetflame -p fleetflame-agent
 	exec "$${CARGO_TARGET_DIR:-target}/release/fleetflame" demo
+
+demo-gateway:  ## three gateways (nginx with Lua) in networks of their own, one with a slow plugin, captured over the network; as root
+	@deploy/test-packages
+	cargo build --locked --workspace --bins
+	exec "$${CARGO_TARGET_DIR:-target}/debug/gateway-demo" $(OUT)
 
 agent:  ## build the static agent that is sent over SSH, and check its size, its needs, and that it runs in an empty root
 	@deploy/build-agent

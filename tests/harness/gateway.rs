@@ -29,13 +29,18 @@ pub use load::{Load, LoadReport};
 
 const START_DEADLINE: Duration = Duration::from_secs(15);
 const ANSWER_DEADLINE: Duration = Duration::from_secs(5);
+/// Where a gateway in a namespace sees its folder.
+const HOST_DIR: &str = "/srv";
+/// Of the arguments the first is mounted at the second; the rest is what is run.
+const MOUNT_AND_BECOME: &str = r#"mount --bind "$1" "$2" && shift 2 && exec "$@""#;
 
 /// Where a gateway listens.
 #[derive(Clone, Copy, Debug)]
 pub enum GatewayPlace<'ns> {
     /// On this machine's loopback, at a free port.
     Here,
-    /// In a namespace, at an address and port that it has.
+    /// In a namespace, at an address and port that it has. Its files lie where those of every other host do, so that
+    /// hosts can be compared: each has mounts of its own.
     Inside(&'ns NetNamespace, SocketAddr),
 }
 
@@ -67,13 +72,26 @@ impl<'ns> Gateway<'ns> {
         let dir = tempfile::Builder::new()
             .prefix("fleetflame-gateway-")
             .tempdir()?;
-        files::write(dir.path(), address, workers)?;
-        let mut command = Command::new(nginx);
+        let seen = match place {
+            GatewayPlace::Here => dir.path(),
+            GatewayPlace::Inside(..) => Path::new(HOST_DIR),
+        };
+        files::write(dir.path(), seen, address, workers)?;
+        let mut command = match place {
+            GatewayPlace::Here => Command::new(nginx),
+            // Mounts of its own, and then it becomes nginx: the process stays the same.
+            GatewayPlace::Inside(..) => {
+                let mut command = Command::new(requirements::command("unshare")?);
+                command.args(["--mount", "sh", "-c", MOUNT_AND_BECOME, "sh"]);
+                command.arg(dir.path()).arg(HOST_DIR).arg(nginx);
+                command
+            }
+        };
         command
             .arg("-p")
-            .arg(dir.path())
+            .arg(seen)
             .arg("-c")
-            .arg(dir.path().join("nginx.conf"));
+            .arg(seen.join("nginx.conf"));
         let nginx = match place {
             GatewayPlace::Here => Child::spawn(command)?,
             GatewayPlace::Inside(namespace, _) => namespace.spawn(command)?,
@@ -125,6 +143,18 @@ impl<'ns> Gateway<'ns> {
             GatewayPlace::Inside(namespace, _) => namespace.spawn(wrk)?,
         };
         Ok(Load::new(child, duration))
+    }
+
+    /// Asks for `path` at an even rate as long as `wanted` holds, and says how many answers came: what hosts of one
+    /// cluster are compared under. What is late is made up for, so that a slow gateway answers as many as a fast one.
+    pub fn pace(&self, path: &str, per_s: u32, wanted: impl Fn() -> bool + Send) -> Result<u64> {
+        let ask = || get(self.address, path);
+        match self.place {
+            GatewayPlace::Here => load::pace(per_s, wanted, ask),
+            GatewayPlace::Inside(namespace, _) => {
+                namespace.enter(|| load::pace(per_s, wanted, ask))
+            }
+        }
     }
 
     /// CPU seconds of each Lua function since the start or the last [`Self::reset_truth`], all workers together.

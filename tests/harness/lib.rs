@@ -11,6 +11,7 @@ pub mod binaries;
 pub mod browser;
 pub mod fabric;
 pub mod gateway;
+pub mod gateway_fleet;
 pub mod lab;
 pub mod link;
 pub mod namespace;

@@ -17,6 +17,7 @@ use crate::binaries::Binaries;
 use crate::fabric::{Fabric, FabricHost};
 use crate::link::LinkConditions;
 use crate::process::Child;
+use crate::procfs::Pid;
 use crate::time_shift::TimeShift;
 use crate::workload::{Build, Workload};
 
@@ -185,15 +186,23 @@ impl RealFleet {
     /// Writes a job over all hosts; `body` adds what the story asks for. A host with a workload has
     /// that as its target.
     pub fn job(&self, body: &str) -> Result<PathBuf> {
+        let workloads = self.hosts.iter().map(|host| host.workload.iter());
+        let targets: Vec<Vec<Pid>> = workloads.map(|w| w.map(Child::pid).collect()).collect();
+        self.job_on(body, &targets)
+    }
+
+    /// The same with these processes of each host as its targets.
+    pub fn job_on(&self, body: &str, targets: &[Vec<Pid>]) -> Result<PathBuf> {
         let mut text = format!("{JOB}{body}\ntargets: [\"pid:1\"]\nhosts:\n");
-        for host in &self.hosts {
+        for (host, pids) in self.hosts.iter().zip(targets) {
             let address = self.address(host.number);
             text.push_str(&format!(
                 "  - name: {}\n    address: \"{address}\"\n",
                 host.name
             ));
-            if let Some(workload) = &host.workload {
-                text.push_str(&format!("    targets: [\"pid:{}\"]\n", workload.pid()));
+            if !pids.is_empty() {
+                let pids: Vec<String> = pids.iter().map(|pid| format!("\"pid:{pid}\"")).collect();
+                text.push_str(&format!("    targets: [{}]\n", pids.join(", ")));
             }
         }
         let path = self.path("job.yaml");

@@ -35,7 +35,7 @@ fn gateway() -> Gateway {
         .local_addr()
         .unwrap();
     let dir = tempfile::tempdir().unwrap();
-    files::write(dir.path(), address, 2).unwrap();
+    files::write(dir.path(), dir.path(), address, 2).unwrap();
     let here = dir.path().to_str().unwrap();
     let nginx = Program::start(nginx, &["-p", here, "-c", &format!("{here}/nginx.conf")]);
     let gateway = Gateway {

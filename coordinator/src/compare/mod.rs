@@ -20,6 +20,8 @@ mod sentence;
 mod sides;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod ways_tests;
 
 pub use comparable::{Circumstances, comparable, unlike};
 pub use heat::{Heat, HeatRow, heat, of_seconds};

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use statistics::{
     Fleet, HOSTS_MIN, Host, Judged, Noise, Place, Random, compare_sides, judge, noise,
 };
+use std::collections::BTreeMap;
 
 /// Below this many samples a host's small differences mean nothing, and a finding says so.
 pub const FEW_SAMPLES: u64 = 500;
@@ -89,8 +90,11 @@ impl Gap {
 /// A place in the call tree and its difference.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct PlaceGap {
-    /// The stack down to the place, root first.
+    /// The stack down to the place, root first; of several the one with most of the difference.
     pub path: Vec<String>,
+    /// By how many ways its last function is reached; what follows is of all of them together.
+    #[serde(default)]
+    pub ways: usize,
     /// Its difference.
     pub gap: Gap,
     /// Its part of the difference of everything together; none where that does not tell.
@@ -154,9 +158,11 @@ pub fn rank(profile: &Profile, per: Per, seed: u64) -> Ranking {
         .enumerate()
         .map(|(at, host)| ranker.entry(host, at < SHOWN))
         .collect();
+    let described = ranking.spread.is_none();
     ranking.entries.sort_by(|a, b| {
         let odd = b.odd.cmp(&a.odd);
-        let strength = |e: &HostDifference| match e.whole.filter(|_| e.odd) {
+        // Of two or three hosts none is odd; what they cost is what they are ranked by all the same.
+        let strength = |e: &HostDifference| match e.whole.filter(|_| e.odd || described) {
             Some(whole) => whole.delta.abs(),
             None => e.distance,
         };
@@ -221,6 +227,8 @@ struct Ranker<'a> {
     judged: bool,
     random: Random,
     shares: Shares<'a>,
+    /// Of each feature, which function its place is.
+    functions: Vec<u32>,
 }
 
 impl<'a> Ranker<'a> {
@@ -242,6 +250,7 @@ impl<'a> Ranker<'a> {
             judged: judged.is_some(),
             random,
             shares: Shares::of(profile),
+            functions: functions(profile, counted),
         }
     }
 
@@ -267,9 +276,20 @@ impl<'a> Ranker<'a> {
             host,
         };
         let p_max = FALSE_MAX / (judged.p.len() as f64).max(1.0);
-        let places = place.locate(p_max, PLACES_MAX);
+        let mut places: Vec<Vec<usize>> = Vec::new();
+        for found in place.locate(p_max, PLACES_MAX) {
+            // One function that several ways lead to is named once.
+            if places.iter().flatten().any(|f| *f == found) {
+                continue;
+            }
+            let ways = place.gather(found, &self.functions);
+            places.push(match ways.is_empty() {
+                true => place.elsewhere(found, &self.functions),
+                false => ways,
+            });
+        }
         let name = &self.counted.names[host];
-        let node = |f: &usize| match self.counted.features.get(*f) {
+        let node = |ways: &Vec<usize>| match self.counted.features.get(*ways.first()?) {
             Some(Feature::Node(node)) => Some(*node),
             _ => None,
         };
@@ -287,17 +307,14 @@ impl<'a> Ranker<'a> {
     fn intervals(
         &mut self,
         host: usize,
-        places: &[usize],
+        places: &[Vec<usize>],
         nodes: &[NodeId],
         entry: &mut HostDifference,
     ) {
         let mut wanted = places.to_vec();
-        wanted.push(self.counted.everything());
+        wanted.push(vec![self.counted.everything()]);
         let few = |h: &Host| Host {
-            values: wanted
-                .iter()
-                .map(|f| h.values.get(*f).cloned().unwrap_or_default())
-                .collect(),
+            values: wanted.iter().map(|ways| together(h, ways)).collect(),
             weights: h.weights.clone(),
             windows: h.windows.clone(),
             ..*h
@@ -334,11 +351,31 @@ impl<'a> Ranker<'a> {
             .enumerate()
             .map(|(at, node)| PlaceGap {
                 path: place::path(self.profile, *node),
+                ways: places[at].len(),
                 gap: gap(at),
                 part: tells.map(|w| gap(at).delta / w.delta),
             })
             .collect();
     }
+}
+
+/// A host's values of several features in one, block by block.
+fn together(host: &Host, features: &[usize]) -> Vec<(u32, f64)> {
+    let values = features.iter().filter_map(|f| host.values.get(*f));
+    let mut sum: BTreeMap<u32, f64> = BTreeMap::new();
+    for (block, value) in values.flatten() {
+        *sum.entry(*block).or_default() += value;
+    }
+    sum.into_iter().collect()
+}
+
+/// Of each feature, the number of its place's frame.
+fn functions(profile: &Profile, counted: &Counted) -> Vec<u32> {
+    let frame = |feature: &Feature| match feature {
+        Feature::Node(node) => profile.tree.get(*node).map_or(u32::MAX, |n| n.frame.0),
+        _ => u32::MAX,
+    };
+    counted.features.iter().map(frame).collect()
 }
 
 /// Fewer than four hosts: each against the others, by noise within hosts alone.

@@ -75,7 +75,8 @@ impl Ranking {
         if tells {
             let part = first.map_or(String::new(), |place| {
                 let part = (place.gap.delta / whole.delta * 100.0).clamp(-999.0, 999.0);
-                format!("; {part:.0} % of it under {}", shortened(&place.path))
+                let place = (shortened(&place.path), ways(place));
+                format!("; {part:.0} % of it under {}{}", place.0, place.1)
             });
             return format!(
                 "{} spends {} {per} than {others}{part}",
@@ -130,6 +131,14 @@ fn more(gap: &Gap) -> String {
 /// Half of an interval's width.
 fn half(gap: &Gap) -> f64 {
     (gap.high - gap.low) / 2.0
+}
+
+/// ` (2 ways)` of a function that several ways lead to.
+fn ways(place: &PlaceGap) -> String {
+    match place.ways {
+        0 | 1 => String::new(),
+        ways => format!(" ({ways} ways)"),
+    }
 }
 
 /// The last frames of a stack.

@@ -383,6 +383,7 @@ mod tests {
             high: 22.0,
         };
         let place = |name: &str, gap| PlaceGap {
+            ways: 1,
             path: vec!["main".into(), name.into()],
             gap,
             part: None,

@@ -5,11 +5,14 @@
 use super::blocks::{Host, Scale, ratio};
 use super::fleet::{Fleet, signed_root};
 use super::variance::Noise;
+use std::collections::BTreeMap;
 
 /// What is left of a place without one callee counts as changed beyond so many standard deviations.
 const CHANGED: f64 = 2.5;
 /// A callee is stepped down to when it carries at least this part of the difference.
 const CARRIED: f64 = 0.8;
+/// The same function on another way belongs to a place when it carries at least this part of the place's difference.
+const WITH: f64 = 0.1;
 /// What is more on the host is preferred to what is less, unless the latter stands out so much
 /// more: in shares every gain is a loss elsewhere, and "has rate_limit" says more than "has less of
 /// everything else".
@@ -67,6 +70,74 @@ impl Place<'_> {
         found
     }
 
+    /// One function below `place` that carries most of its difference although no single way to it does: the features
+    /// where it is met first, the strongest first. Empty when there is none. `functions` says which features are the
+    /// same function.
+    #[must_use]
+    pub fn gather(&self, place: usize, functions: &[u32]) -> Vec<usize> {
+        let sign = self.delta(place).signum();
+        // By function, where it is met first on the way down from the place.
+        let mut met: BTreeMap<u32, Vec<usize>> = BTreeMap::new();
+        let mut below = vec![false; self.callers.len()];
+        below[place] = true;
+        for at in place + 1..self.callers.len() {
+            let Some(caller) = self.callers[at].filter(|c| below[*c]) else {
+                continue;
+            };
+            below[at] = true;
+            let mut above = Some(caller).filter(|c| *c != place);
+            while let Some(one) = above.filter(|a| functions[*a] != functions[at]) {
+                above = self.callers[one].filter(|c| *c != place);
+            }
+            if above.is_none() {
+                met.entry(functions[at]).or_default().push(at);
+            }
+        }
+        let sum = |group: &[usize]| group.iter().map(|f| self.delta(*f)).sum::<f64>() * sign;
+        let value = |group: &[usize]| group.iter().map(|f| self.of_host(*f)).sum::<f64>();
+        let carries = |group: &Vec<usize>| {
+            group.len() > 1
+                && sum(group) >= self.delta(place).abs() * CARRIED
+                && self.without(place, group) * sign < CHANGED
+        };
+        // Of functions that call each other the innermost has least beside the difference.
+        let mut found = met
+            .into_values()
+            .filter(carries)
+            .min_by(|a, b| value(a).total_cmp(&value(b)))
+            .unwrap_or_default();
+        found.sort_by(|a, b| {
+            let by_delta = (self.delta(*b) * sign).total_cmp(&(self.delta(*a) * sign));
+            by_delta.then_with(|| a.cmp(b))
+        });
+        found
+    }
+
+    /// A place and the same function on other ways, where that has changed in the same direction; the strongest first.
+    #[must_use]
+    pub fn elsewhere(&self, place: usize, functions: &[u32]) -> Vec<usize> {
+        let delta = self.delta(place);
+        let mut found = vec![place];
+        for at in (0..self.callers.len()).filter(|f| functions[*f] == functions[place]) {
+            let same = self.delta(at) * delta.signum() >= delta.abs() * WITH;
+            if same
+                && !found
+                    .iter()
+                    .any(|f| self.is_above(*f, at) || self.is_above(at, *f))
+            {
+                found.push(at);
+            }
+        }
+        found.sort_by(|a, b| self.delta(*b).abs().total_cmp(&self.delta(*a).abs()));
+        found
+    }
+
+    /// Whether `above` is `below` or one of its callers.
+    fn is_above(&self, above: usize, below: usize) -> bool {
+        let callers = std::iter::successors(Some(below), |f| self.callers[*f]);
+        callers.take_while(|f| *f >= above).any(|f| f == above)
+    }
+
     /// Marks a place and all above and below it.
     fn take(&self, place: usize, free: &mut [bool]) {
         let mut above = Some(place);
@@ -88,7 +159,7 @@ impl Place<'_> {
     fn up(&self, mut place: usize, free: &[bool]) -> usize {
         while let Some(caller) = self.callers[place].filter(|c| free[*c]) {
             let sign = self.delta(place).signum();
-            if self.without(caller, place) * sign < CHANGED {
+            if self.without(caller, &[place]) * sign < CHANGED {
                 break;
             }
             place = caller;
@@ -104,7 +175,7 @@ impl Place<'_> {
                 (place + 1..self.callers.len()).filter(|c| self.callers[*c] == Some(place));
             let carrier = callees
                 .filter(|c| self.delta(*c) * delta.signum() >= delta.abs() * CARRIED)
-                .filter(|c| self.without(place, *c) * delta.signum() < CHANGED)
+                .filter(|c| self.without(place, &[*c]) * delta.signum() < CHANGED)
                 .max_by(|a, b| self.delta(*a).abs().total_cmp(&self.delta(*b).abs()));
             match carrier {
                 Some(callee) => place = callee,
@@ -123,13 +194,15 @@ impl Place<'_> {
         ratio(host.value(feature), host.weight())
     }
 
-    /// How far what `caller` has without `callee` is from the others', in standard deviations.
-    fn without(&self, caller: usize, callee: usize) -> f64 {
+    /// How far what `caller` has without `callees` is from the others', in standard deviations.
+    fn without(&self, caller: usize, callees: &[usize]) -> f64 {
         let judged = &self.fleet.hosts[self.host];
         let host = &self.hosts[self.host];
         let size = ratio(host.weight(), host.sample);
-        let of_host = (self.of_host(caller) - self.of_host(callee)).max(0.0);
-        let middle = (judged.middle[caller] - judged.middle[callee]).max(ratio(0.5, size));
+        let own: f64 = callees.iter().map(|c| self.of_host(*c)).sum();
+        let others: f64 = callees.iter().map(|c| judged.middle[*c]).sum();
+        let of_host = (self.of_host(caller) - own).max(0.0);
+        let middle = (judged.middle[caller] - others).max(ratio(0.5, size));
         let counting = host.counting_variance(middle, self.scale);
         let variance =
             counting * self.noise.own[self.host][caller] + (self.fleet.spread * middle).powi(2);

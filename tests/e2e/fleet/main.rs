@@ -25,6 +25,7 @@ mod perf_engine;
 mod plugins;
 mod policy;
 mod requests;
+mod uneven_load;
 mod waits_of_lua;
 mod workers;
 mod written;

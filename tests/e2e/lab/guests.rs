@@ -10,7 +10,7 @@ use fleetflame_tests::lab::case::Case;
 use fleetflame_tests::lab::stacks;
 use fleetflame_tests::{Guest, GuestSetup, Lab};
 
-const SOON: Duration = Duration::from_mins(1);
+const SOON: Duration = Duration::from_mins(3);
 
 #[test]
 fn two_guests_obey_and_load_the_same_module() -> Result<()> {

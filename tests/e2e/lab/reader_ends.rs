@@ -11,7 +11,7 @@ use nix::sys::signal::Signal;
 
 /// The module of these cases.
 const MODULE: &str = "lab_at_end";
-const SOON: Duration = Duration::from_mins(1);
+const SOON: Duration = Duration::from_mins(3);
 
 #[test]
 fn a_reader_that_is_told_to_stop_prints_what_there_is_and_unloads() -> Result<()> {

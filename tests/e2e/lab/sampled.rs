@@ -21,10 +21,10 @@ fn a_module_compiled_here_samples_a_program_there() -> Result<()> {
         .compile(lab.kit)?;
     guest.put_file(&module, "/mnt/lab_on_cpu.ko")?;
     let workload = guest.start(&[&path, "60", &DEPTH.to_string()])?;
-    workload.wait_for_line("ready", Duration::from_secs(20))?;
+    workload.wait_for_line("ready", Duration::from_mins(2))?;
     let target = workload.pid()?.to_string();
     let run = ["/usr/bin/staprun", "-x", &target, "/mnt/lab_on_cpu.ko"];
-    let output = guest.run(&run, Duration::from_mins(1))?;
+    let output = guest.run(&run, Duration::from_mins(4))?;
     ensure!(
         output.status.success(),
         "{}: {}",

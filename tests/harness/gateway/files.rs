@@ -60,13 +60,13 @@ pub fn files(dir: &str, address: &str, workers: usize) -> Vec<(String, String)> 
         .collect()
 }
 
-/// Writes them into `dir`, so that nginx listens at `address`.
-pub fn write(dir: &Path, address: SocketAddr, workers: usize) -> Result<()> {
+/// Writes them into `dir` for an nginx that sees it as `seen`, so that it listens at `address`.
+pub fn write(dir: &Path, seen: &Path, address: SocketAddr, workers: usize) -> Result<()> {
     // The workers are another user and must reach what the master made for them.
     let open = |dir: &Path| fs::set_permissions(dir, fs::Permissions::from_mode(0o755));
     open(dir)?;
     fs::create_dir(dir.join("tmp"))?;
-    for (name, text) in files(&dir.to_string_lossy(), &address.to_string(), workers) {
+    for (name, text) in files(&seen.to_string_lossy(), &address.to_string(), workers) {
         let path = dir.join(name);
         if let Some(parent) = path.parent() {
             fs::create_dir_all(parent)?;

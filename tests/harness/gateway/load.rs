@@ -1,11 +1,12 @@
-//! Bounded load on a gateway, from wrk.
+//! Bounded load on a gateway: as much as it takes, from wrk; or so many requests a second, no more.
 //!
-//! In: an address, a path, connections, a duration. Out: how many requests were answered, how fast.
+//! In: an address, a path, connections or a rate, a duration. Out: how many requests were answered, how fast.
 //! Never: load without an end: wrk stops by itself, and dropping a [`Load`] kills it.
 
 use std::net::SocketAddr;
 use std::process::Command;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
@@ -48,6 +49,26 @@ pub(super) fn command(
         .args(["-d", &format!("{}s", duration.as_secs().max(1))])
         .arg(format!("http://{address}{path}"));
     Ok(wrk)
+}
+
+/// Calls `ask` so many times a second as long as `wanted` holds, and counts.
+pub(super) fn pace(
+    per_s: u32,
+    wanted: impl Fn() -> bool,
+    ask: impl Fn() -> Result<String>,
+) -> Result<u64> {
+    let (began, gap) = (Instant::now(), Duration::from_secs(1) / per_s.max(1));
+    let mut answers = 0;
+    while wanted() {
+        ensure!(
+            began.elapsed() < DURATION_MAX,
+            "load for more than {DURATION_MAX:?}"
+        );
+        thread::sleep((gap * answers).saturating_sub(began.elapsed()));
+        ask()?;
+        answers += 1;
+    }
+    Ok(answers.into())
 }
 
 impl Load {

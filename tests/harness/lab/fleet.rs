@@ -13,7 +13,7 @@ use super::{AGENT_ADDRESS, AGENT_PORT, GuestSetup, Lab, RemoteChild};
 use crate::binaries::Binaries;
 use crate::process::Child;
 
-const SOON: Duration = Duration::from_mins(1);
+const SOON: Duration = Duration::from_mins(3);
 /// What an agent says when it may be dialled.
 const LISTENING: &str = "listening on";
 /// Where a guest has its certificate, policy and state.

@@ -18,9 +18,9 @@ use super::{AGENT_PORT, DOOR_PORT};
 use crate::namespace::NetNamespace;
 
 /// For what takes a moment on a quiet machine.
-const SOON: Duration = Duration::from_mins(1);
+const SOON: Duration = Duration::from_mins(3);
 /// How long a gateway may take to answer its first request.
-const GATEWAY_DEADLINE: Duration = Duration::from_secs(30);
+const GATEWAY_DEADLINE: Duration = Duration::from_mins(2);
 /// Programs of SystemTap's, and ours.
 const CAPTURING: [&str; 4] = ["stap", "staprun", "stapio", "fleetflame-agen"];
 

@@ -20,7 +20,8 @@ use crate::namespace::NetNamespace;
 /// What is kept of each stream; more is an error.
 const KEPT_BYTES_MAX: usize = 64 << 20;
 const CONNECT_DEADLINE: Duration = Duration::from_secs(20);
-const START_DEADLINE: Duration = Duration::from_mins(1);
+/// As [`super::case::RUN_DEADLINE`], for what hangs.
+const START_DEADLINE: Duration = Duration::from_mins(3);
 
 /// What a command came to.
 #[derive(Debug)]
