@@ -6,7 +6,7 @@
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 use fleetflame_agent::clock::SystemClock;
-use fleetflame_agent::engine::{EngineRoom, OfflineBuild, build_offline};
+use fleetflame_agent::engine::EngineRoom;
 use fleetflame_agent::process::Processes;
 use fleetflame_agent::service::{Agent, Settings};
 use fleetflame_agent::session::HeldStore;
@@ -79,7 +79,7 @@ enum Verb {
     /// Names Lua functions in the stacks that a script printed
     LuaNames(verb::lua_names::Arguments),
     /// Builds a SystemTap module for hosts of another kernel, or without what it takes to build one
-    BuildModule(BuildModule),
+    BuildModule(verb::build_module::Arguments),
     /// (internal) Joins stdin and stdout to the agent that runs in a folder
     #[command(hide = true)]
     Attach {
@@ -101,38 +101,6 @@ enum Verb {
     /// (internal) Ends an agent's children when the agent was killed
     #[command(hide = true)]
     Keeper,
-}
-
-/// What `build-module` builds.
-#[derive(clap::Args)]
-struct BuildModule {
-    /// The built-in probe: oncpu-user, oncpu-mixed (with kernel stacks), offcpu-user, offcpu-mixed
-    #[arg(long, default_value = "oncpu-mixed")]
-    probe: String,
-    /// Samples a second and CPU of the jobs that it is for
-    #[arg(long, default_value_t = 99)]
-    hz: u32,
-    /// Microseconds of the shortest wait that counts, of an offcpu probe: the jobs' --min-wait
-    #[arg(long, value_name = "US", default_value_t = 0)]
-    min_wait_us: u32,
-    /// CPUs of the largest host that it is for
-    #[arg(long, value_name = "N")]
-    cpus: u32,
-    /// The jobs' memory_mb_max
-    #[arg(long, default_value_t = 256)]
-    memory_mb: u32,
-    /// The kernel: its release, or the folder of its build files
-    #[arg(long, value_name = "RELEASE|DIR")]
-    kernel: PathBuf,
-    /// Another runtime than SystemTap's own (stap -R)
-    #[arg(long, value_name = "DIR")]
-    runtime: Option<PathBuf>,
-    /// A file that targets have mapped as code; may be given often
-    #[arg(long, value_name = "FILE")]
-    image: Vec<String>,
-    /// Where NAME.ko and NAME.json go
-    #[arg(long, value_name = "DIR")]
-    out: PathBuf,
 }
 
 fn main() -> ExitCode {
@@ -299,23 +267,9 @@ async fn child(policy_path: Option<PathBuf>) -> anyhow::Result<()> {
     clippy::print_stdout,
     reason = "the module's file is this verb's output"
 )]
-fn build_module(asked: BuildModule) -> anyhow::Result<()> {
-    let offline = OfflineBuild {
-        probe: asked.probe,
-        sample_hz: asked.hz,
-        min_wait_us: asked.min_wait_us,
-        cpus: asked.cpus,
-        memory_mb: asked.memory_mb,
-        kernel: asked.kernel,
-        runtime: asked.runtime,
-        images: asked.image,
-        out: asked.out,
-    };
+fn build_module(asked: verb::build_module::Arguments) -> anyhow::Result<()> {
     let processes = Processes::new(Some(process::own_program()));
-    let built = runtime()?.block_on(build_offline(&processes, &offline));
-    let (Ok((_, findings)) | Err(findings)) = &built;
-    findings.iter().for_each(|f| eprintln!("{f}"));
-    let (file, _) = built.map_err(|_| anyhow::anyhow!("the module was not built"))?;
+    let file = runtime()?.block_on(verb::build_module::run(asked, &processes))?;
     println!("{}", file.display());
     Ok(())
 }

@@ -210,6 +210,8 @@ finding_codes! {
         "Use a module that was built for exactly this kernel; with Secure Boot it must be signed by an enrolled key.";
     StapKernelFiles, "stap-kernel-files", Error, "What a module is built from is missing for this kernel.",
         "Install the headers of exactly the running kernel, or have the module built on another host (docs/systemtap.md).";
+    StapScriptModule, "stap-script-module", Error, "The host cannot build the script's module, and none that was built elsewhere will do.",
+        "Build it where stap and the kernel's build files are: fleetflame-agent build-module --script (docs/systemtap.md).";
     StapKernelUnlike, "stap-kernel-unlike", Error, "This version of SystemTap does not fit this kernel.",
         "Install a newer SystemTap, or use --engine native.";
     StapOptions, "stap-options", Error, "SystemTap does not understand or does not allow what it is asked.",

@@ -7,17 +7,21 @@ use crate::format::script_output::{OutputReader, ScriptOutput};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// Largest script that is ordered, in bytes: an order is one message of at most 4 MiB.
+/// Largest script that is ordered, with its modules, in bytes: an order is one message of at most 4 MiB.
 pub const SCRIPT_BYTES_MAX: usize = 1 << 20;
 /// Most values that are given to one.
 pub const ARGUMENTS_MAX: usize = 64;
+/// Most modules of one.
+pub const MODULES_MAX: usize = 256;
+/// Longest name of a module, in bytes: it becomes a file's.
+const MODULE_NAME_BYTES_MAX: usize = 128;
 /// Most that is kept of what it prints on one host, in bytes: it stands in the run's record.
 pub const PRINTED_BYTES_MAX: usize = 256 << 10;
 /// Most pieces of it.
 pub const PIECES_MAX: usize = 8_192;
 
 /// A script and the values of its arguments.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Script {
     /// The file's name, for people.
     pub file: String,
@@ -25,6 +29,67 @@ pub struct Script {
     pub text: String,
     /// Values of `$^arg_NAME`, by NAME.
     pub arguments: BTreeMap<String, String>,
+    /// The modules that it takes in, and those that these do, by the names of their `@use`.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
+    pub modules: BTreeMap<String, ScriptModule>,
+}
+
+/// A file that a script takes in by `@use`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ScriptModule {
+    /// Its path where it was found, for people.
+    pub file: String,
+    /// The module, as it was written.
+    pub text: String,
+}
+
+/// Whether a text can be the name of a module: words of letters, digits and underscores with dots between.
+#[must_use]
+pub fn is_module_name(name: &str) -> bool {
+    let is_word = |word: &str| !word.is_empty() && word.bytes().all(is_word);
+    name.len() <= MODULE_NAME_BYTES_MAX && name.split('.').all(is_word)
+}
+
+fn is_word(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || byte == b'_'
+}
+
+/// The modules that a script or module names by `@use a.b[, c]`, in order. As stap++ has it, comments are no exception.
+#[must_use]
+pub fn used_modules(text: &str) -> Vec<String> {
+    let mut names = Vec::new();
+    for line in text.lines() {
+        for (at, opening) in line.match_indices("@use") {
+            let list = &line[at + opening.len()..];
+            if !list.starts_with(|c: char| c.is_ascii_whitespace() || c == '\x0b') {
+                continue;
+            }
+            for part in list.split(',') {
+                let part =
+                    part.trim_start_matches(|c: char| c.is_ascii_whitespace() || c == '\x0b');
+                let end = part.bytes().position(|b| !is_word(b) && b != b'.');
+                let (name, behind) = part.split_at(end.unwrap_or(part.len()));
+                // A dot that no word follows is not the name's.
+                let whole = name
+                    .split("..")
+                    .next()
+                    .unwrap_or_default()
+                    .trim_end_matches('.');
+                if !is_module_name(whole) {
+                    break;
+                }
+                names.push(whole.to_owned());
+                let is_list = whole.len() == name.len()
+                    && behind
+                        .chars()
+                        .all(|c| c.is_ascii_whitespace() || c == '\x0b');
+                if !is_list {
+                    break;
+                }
+            }
+        }
+    }
+    names
 }
 
 /// A piece of output: whole lines, but for the last piece.
@@ -102,6 +167,23 @@ pub fn output_of(pieces: &[Printed]) -> ScriptOutput {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn modules_are_named_by_use() {
+        let names = |text: &str| used_modules(text).join(" ");
+        assert_eq!(
+            names("@use a.b, c ,d\n# @use e\nprobe x {} @use f"),
+            "a.b c d e f"
+        );
+        assert_eq!(
+            names("@use a b, c\n@user d\n@use\n@use .a\n@use a..b, c"),
+            "a a"
+        );
+        assert_eq!(names("@use a., b\n@use c, @use d"), "a c d");
+        for odd in ["", ".", "a..b", "a/b", "../a", "\u{e9}", &"a".repeat(200)] {
+            assert!(!is_module_name(odd), "{odd}");
+        }
+    }
 
     #[test]
     fn lines_stay_whole_with_the_time_of_their_end() {

@@ -14,7 +14,9 @@ mod task;
 pub use native::NativeEngine;
 pub use perf::PerfEngine;
 pub use simulated::SimulatedEngine;
-pub use stap::{OfflineBuild, ScriptEngine, StapEngine, build_offline};
+pub use stap::{
+    OfflineBuild, OfflineScript, ScriptEngine, StapEngine, build_offline, build_script_offline,
+};
 
 use crate::clock::Clock;
 use crate::policy::Policy;

@@ -7,7 +7,7 @@ mod file;
 
 pub use file::{DEFAULT_PATH, load};
 
-use crate::stapxx::script_hash;
+use crate::stapxx::hash_of;
 use model::job::{EngineChoice, Pick, Probe, Target};
 use model::{CaptureOrder, Finding, FindingCode};
 use serde::Deserialize;
@@ -191,8 +191,7 @@ impl Policy {
             no(format!("probe {} {script} script", order.probe));
         }
         if let Some(script) = &order.script {
-            let hash = script_hash(script.text.as_bytes(), std::iter::empty());
-            against.extend(self.check_script(&script.file, &hash).err());
+            against.extend(self.check_script(&script.file, &hash_of(script)).err());
         }
         if against.is_empty() {
             Ok(())
@@ -271,6 +270,7 @@ pub(crate) mod tests {
             file: "a.sxx".into(),
             text: "probe begin { exit() }\n".into(),
             arguments: BTreeMap::new(),
+            modules: Default::default(),
         };
         let order = CaptureOrder {
             engine: EngineChoice::Stap,
@@ -287,10 +287,7 @@ pub(crate) mod tests {
         let said = &refused[0].evidence;
         let hash = said.rsplit_once("- ").unwrap().1.to_owned();
         assert_eq!(refused.len(), 1, "{refused:?}");
-        assert_eq!(
-            hash,
-            script_hash(script.text.as_bytes(), std::iter::empty())
-        );
+        assert_eq!(hash, hash_of(&script));
         assert_eq!(with(std::slice::from_ref(&hash)).check(&order), Ok(()));
         // One byte more is another script, and neither goes with another probe.
         let mut other = order.clone();

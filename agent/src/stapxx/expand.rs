@@ -58,6 +58,8 @@ pub struct Expansion {
     pub notices: Vec<Notice>,
     /// The arguments that were asked for.
     pub arguments: BTreeMap<String, Asked>,
+    /// The files that `$^libNAME_path` stands for.
+    pub library_paths: BTreeSet<String>,
 }
 
 impl Expansion {
@@ -425,6 +427,7 @@ impl<'a> State<'a> {
                 })?
             }
         };
+        self.done.library_paths.insert(path.clone());
         self.values
             .libraries
             .insert(library.to_owned(), path.clone());

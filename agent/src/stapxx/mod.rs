@@ -19,7 +19,10 @@
 //! 5. [`Composed`] gives stap's argument list. `script.text` goes to its standard input, each module to
 //!    `NAME.stp` in the folder named there.
 //! 6. [`Expansion::map_back`] over stap's standard error.
+//!
+//! `ordered` goes it for the script of an order. A module that is built elsewhere is of [`expand_ahead`] in place of 4: its processes are told when it is loaded.
 
+mod ahead;
 mod bindings;
 mod command;
 mod expand;
@@ -27,6 +30,7 @@ mod line_map;
 mod lua_names;
 mod maps;
 mod notice;
+mod ordered;
 mod review;
 mod scan;
 mod traced;
@@ -39,6 +43,7 @@ mod reference_tests;
 #[cfg(test)]
 mod tests;
 
+pub use ahead::{Ahead, PROCESSES_MAX, parameters_for};
 pub use bindings::Bindings;
 pub use command::{Composed, shell_words};
 pub use expand::{Asked, BYTES_MAX, Expanded, Expansion, Purpose, Source, expand};
@@ -46,5 +51,6 @@ pub use line_map::{LineMap, Place, Run};
 pub use lua_names::LuaNames;
 pub use maps::{Mapped, libraries_of_ldd, libraries_of_maps};
 pub use notice::{ExpandError, Notice, NoticeKind};
-pub use review::{Filter, Runs, filter_of, invalid, runs_for, script_hash};
+pub use ordered::{expand_script, expand_script_ahead, filter_of_script, hash_of};
+pub use review::{Filter, Runs, filter_of, filter_of_all, invalid, runs_for, script_hash};
 pub use value::{ValueKind, check_path, check_value};

@@ -55,6 +55,15 @@ pub fn filter_of(script: &[u8]) -> Filter {
     }
 }
 
+/// How a script and its modules keep other processes out, together: by the strictest of their tests.
+#[must_use]
+pub fn filter_of_all<'a>(sources: impl IntoIterator<Item = &'a [u8]>) -> Filter {
+    let filters: Vec<Filter> = sources.into_iter().map(filter_of).collect();
+    let order = [Filter::OneProcess, Filter::Processes, Filter::Own];
+    let first = order.into_iter().find(|filter| filters.contains(filter));
+    first.unwrap_or(Filter::None)
+}
+
 /// How a script is run for `processes` processes, and what the user must know of it beforehand.
 #[must_use]
 pub fn runs_for(file: &str, filter: Filter, processes: usize) -> (Runs, Vec<Finding>) {

@@ -316,6 +316,16 @@ impl FoundTarget {
 
 /// The hash of the script and the modules that it reaches whatever its arguments are.
 fn hash(script: &Source, folders: &ModuleFolders) -> Result<String, String> {
+    let modules = modules(script, folders)?;
+    let modules = modules.iter().map(|(name, source)| (name.as_str(), source));
+    Ok(stapxx::script_hash(&script.bytes, modules))
+}
+
+/// The modules that a script reaches whatever its arguments are.
+pub(super) fn modules(
+    script: &Source,
+    folders: &ModuleFolders,
+) -> Result<BTreeMap<String, Source>, String> {
     let mut modules = BTreeMap::new();
     let find = &mut |name: &str| {
         let source = folders.find(name)?;
@@ -323,8 +333,7 @@ fn hash(script: &Source, folders: &ModuleFolders) -> Result<String, String> {
         Some(source)
     };
     stapxx::expand(script, &Bindings::default(), Purpose::List, find).map_err(|e| e.to_string())?;
-    let modules = modules.iter().map(|(name, source)| (name.as_str(), source));
-    Ok(stapxx::script_hash(&script.bytes, modules))
+    Ok(modules)
 }
 
 /// Names of modules are letters, digits, underscores and dots between them: no path can be made of

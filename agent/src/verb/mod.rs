@@ -3,6 +3,7 @@
 //! In: arguments. Out: data on stdout, talk on stderr, an exit code. Never: a capture.
 
 pub mod args;
+pub mod build_module;
 pub mod expand;
 pub mod lua_names;
 mod script_files;

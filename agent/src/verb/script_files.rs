@@ -28,6 +28,15 @@ pub(super) struct Given {
 }
 
 impl Given {
+    /// A script's file, and where else its modules may lie.
+    pub(super) fn of_file(file: &Path, include: &[PathBuf]) -> Self {
+        Self {
+            file: Some(file.to_path_buf()),
+            text: None,
+            include: include.to_vec(),
+        }
+    }
+
     /// The script, and where its modules are looked for.
     ///
     /// # Errors

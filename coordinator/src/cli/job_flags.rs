@@ -58,6 +58,10 @@ pub struct JobFlags {
     /// With --probe script:FILE: a value for the script's $^arg_NAME; repeatable
     #[arg(long = "arg", value_name = "NAME=VALUE")]
     pub arguments: Vec<String>,
+    /// With --probe script:FILE: a folder with modules for its @use, looked through before the current one and
+    /// the tapset folders around the script; repeatable
+    #[arg(long, value_name = "DIR")]
+    pub include: Vec<PathBuf>,
     /// By which event: cpu-clock, or cycles (by perf, where the processor's counters can be used)
     #[arg(long, value_name = "EVENT")]
     pub event: Option<Event>,
@@ -181,12 +185,15 @@ impl JobFlags {
             Some(ProbeFlag::BuiltIn(probe)) => job.probe = *probe,
             Some(ProbeFlag::Script(path)) => {
                 job.probe = Probe::Script;
-                job.script = Some(script_file::read(path, &self.arguments)?);
+                job.script = Some(script_file::read(path, &self.arguments, &self.include)?);
             }
             None => {}
         }
         if job.script.is_none() && !self.arguments.is_empty() {
             return Err(usage("--arg is for --probe script:FILE"));
+        }
+        if job.script.is_none() && !self.include.is_empty() {
+            return Err(usage("--include is for --probe script:FILE"));
         }
         job.event = self.event.unwrap_or(job.event);
         job.sample_hz = self.hz.unwrap_or(job.sample_hz);
@@ -285,6 +292,7 @@ impl JobFlags {
             hz: None,
             min_wait: None,
             arguments: Vec::new(),
+            include: Vec::new(),
             duration: None,
             arm_timeout: None,
             title: None,

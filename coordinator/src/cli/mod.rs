@@ -25,6 +25,7 @@ mod progress;
 mod reading;
 mod runs;
 mod script_file;
+mod script_modules;
 mod seconds;
 mod show;
 mod tls;

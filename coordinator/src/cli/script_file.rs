@@ -2,6 +2,7 @@
 //! to run. Never: a file without a bound, or a judgement of its code: hosts have the last word.
 
 use super::output::usage;
+use super::script_modules;
 use anyhow::Context as _;
 use model::job::Probe;
 use model::script::{ARGUMENTS_MAX, SCRIPT_BYTES_MAX, Script};
@@ -34,11 +35,15 @@ impl FromStr for ProbeFlag {
     }
 }
 
-/// The script of a file with the values of its arguments.
+/// The script of a file with its modules and the values of its arguments.
 ///
 /// # Errors
 /// What cannot be read, or is no `NAME=VALUE`.
-pub(super) fn read(path: &Path, arguments: &[String]) -> anyhow::Result<Script> {
+pub(super) fn read(
+    path: &Path,
+    arguments: &[String],
+    include: &[PathBuf],
+) -> anyhow::Result<Script> {
     let shown = path.display();
     let mut bytes = Vec::new();
     File::open(path)
@@ -65,6 +70,7 @@ pub(super) fn read(path: &Path, arguments: &[String]) -> anyhow::Result<Script> 
     }
     let name = path.file_name().unwrap_or(path.as_os_str());
     Ok(Script {
+        modules: script_modules::of_script(path, &text, include)?,
         file: name.to_string_lossy().into_owned(),
         text,
         arguments: values,
@@ -88,7 +94,7 @@ mod tests {
         let parsed = flag(&format!("script:{}", path.display()));
         assert_eq!(parsed, Ok(ProbeFlag::Script(path.clone())));
         let given = ["time=1".to_owned(), "f=a=b".to_owned(), "time=2".to_owned()];
-        let script = read(&path, &given).unwrap();
+        let script = read(&path, &given, &[]).unwrap();
         assert_eq!(
             (&*script.file, &*script.text),
             ("a:b.sxx", "probe begin {}")
@@ -99,10 +105,20 @@ mod tests {
             .map(|(n, v)| (n.as_str(), v.as_str()))
             .collect();
         assert_eq!(values, [("f", "a=b"), ("time", "2")]);
-        assert!(read(&path, &["time".to_owned()]).is_err());
+        assert!(read(&path, &["time".to_owned()], &[]).is_err());
         std::fs::write(&path, b"\xff").unwrap();
-        assert!(read(&path, &[]).unwrap_err().to_string().contains("UTF-8"));
+        assert!(
+            read(&path, &[], &[])
+                .unwrap_err()
+                .to_string()
+                .contains("UTF-8")
+        );
         std::fs::write(&path, vec![b' '; SCRIPT_BYTES_MAX + 1]).unwrap();
-        assert!(read(&path, &[]).unwrap_err().to_string().contains("1 MiB"));
+        assert!(
+            read(&path, &[], &[])
+                .unwrap_err()
+                .to_string()
+                .contains("1 MiB")
+        );
     }
 }

@@ -129,7 +129,9 @@ fn can_run<'r>(
     let Some(known) = report.engine(&engine.to_string()) else {
         return Err(format!("{engine}: the agent knows no engine of this name"));
     };
-    if !known.can_run {
+    // Whether a script's module lies on the host, only the host knows: it says which is missing.
+    let is_told_there = job.probe == Probe::Script && known.has_probe(Probe::Script);
+    if !known.can_run && !is_told_there {
         return Err(format!("{engine}: {}", known.how));
     }
     if !known.has_probe(job.probe) {
@@ -379,6 +381,29 @@ mod tests {
         off.engine = EngineChoice::Perf;
         let refused = decide(&off, &report);
         assert!(refused.order.is_none(), "native was not asked for");
+    }
+
+    #[test]
+    fn a_script_is_ordered_where_only_its_module_is_in_question() {
+        let mut script = job(EngineChoice::Stap);
+        script.probe = Probe::Script;
+        script.script = Some(model::script::Script::default());
+        let decide = |job: &JobSpec, probes: &[&str]| {
+            let mut stap = engine("stap", false, &[]);
+            stap.probes = probes.iter().map(|p| (*p).to_owned()).collect();
+            let report = HostReport {
+                engines: vec![stap],
+                ..HostReport::default()
+            };
+            let reports = BTreeMap::from([(HostName::new("a").unwrap(), report)]);
+            let plan = plan(RunId::from_parts(1, 1), job, &reports);
+            plan.hosts.into_values().next().unwrap()
+        };
+        assert!(decide(&script, &["script"]).order.is_some());
+        assert!(decide(&script, &[]).order.is_none());
+        script.probe = Probe::OnCpu;
+        script.script = None;
+        assert!(decide(&script, &["script"]).order.is_none());
     }
 
     #[test]

@@ -4,7 +4,9 @@
 use super::{BadMessage, bad, run_id};
 use crate::v1;
 use model::order::{Budgets, Simulated};
-use model::script::{ARGUMENTS_MAX, SCRIPT_BYTES_MAX, Script};
+use model::script::{
+    ARGUMENTS_MAX, MODULES_MAX, SCRIPT_BYTES_MAX, Script, ScriptModule, is_module_name,
+};
 use model::{CaptureOrder, HostName};
 
 impl From<&CaptureOrder> for v1::CaptureOrder {
@@ -37,6 +39,15 @@ impl From<&CaptureOrder> for v1::CaptureOrder {
                     .map(|(name, value)| v1::ScriptArgument {
                         name: name.clone(),
                         value: value.clone(),
+                    })
+                    .collect(),
+                modules: s
+                    .modules
+                    .iter()
+                    .map(|(name, module)| v1::ScriptModule {
+                        name: name.clone(),
+                        file: module.file.clone(),
+                        text: module.text.clone(),
                     })
                     .collect(),
             }),
@@ -91,17 +102,34 @@ impl TryFrom<v1::CaptureOrder> for CaptureOrder {
 }
 
 fn script(s: v1::Script) -> Result<Script, BadMessage> {
-    if s.text.len() > SCRIPT_BYTES_MAX || s.arguments.len() > ARGUMENTS_MAX {
-        let said = format!("{} bytes, {} arguments", s.text.len(), s.arguments.len());
+    let bytes = s.text.len() + s.modules.iter().map(|m| m.text.len()).sum::<usize>();
+    let has_too_many = s.arguments.len() > ARGUMENTS_MAX || s.modules.len() > MODULES_MAX;
+    if bytes > SCRIPT_BYTES_MAX || has_too_many {
+        let said = format!(
+            "{bytes} bytes, {} arguments, {} modules",
+            s.arguments.len(),
+            s.modules.len()
+        );
         return Err(bad("script", said));
     }
+    // A module's name becomes a file's.
+    if let Some(odd) = s.modules.iter().find(|m| !is_module_name(&m.name)) {
+        return Err(bad(
+            "script",
+            format!("{:?} is no name of a module", odd.name),
+        ));
+    }
+    // They stand in findings and pictures.
+    let shown = |file: String| file.chars().filter(|c| !c.is_control()).take(60).collect();
     Ok(Script {
-        // It stands in findings and pictures.
-        file: s
-            .file
-            .chars()
-            .filter(|c| !c.is_control())
-            .take(60)
+        file: shown(s.file),
+        modules: s
+            .modules
+            .into_iter()
+            .map(|m| {
+                let (file, text) = (shown(m.file), m.text);
+                (m.name, ScriptModule { file, text })
+            })
             .collect(),
         text: s.text,
         arguments: s.arguments.into_iter().map(|a| (a.name, a.value)).collect(),

@@ -8,6 +8,7 @@ mod guests;
 mod reader_ends;
 mod sampled;
 mod stap_engine;
+mod stap_scripts;
 mod stap_waits;
 
 use std::fs;

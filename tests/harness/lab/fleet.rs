@@ -100,6 +100,17 @@ impl LabFleet {
     /// Starts the capture of a job over all guests, each with the target of its own, into the run directory
     /// `out`; `body` adds what the story asks for.
     pub fn capture(&self, body: &str, targets: &[i32], out: &Path) -> Result<Child> {
+        self.capture_with(body, targets, out, &[])
+    }
+
+    /// As [`LabFleet::capture`], with flags of the command line beside the job.
+    pub fn capture_with(
+        &self,
+        body: &str,
+        targets: &[i32],
+        out: &Path,
+        flags: &[&str],
+    ) -> Result<Child> {
         let mut job = format!("{JOB}{body}\nhosts:\n");
         for (guest, target) in self.lab.guests.iter().zip(targets) {
             job.push_str(&format!(
@@ -112,7 +123,7 @@ impl LabFleet {
         fs::write(&path, job)?;
         let mut command = Binaries::find()?.coordinator();
         command.args(["capture", "--json"]).arg(&path);
-        command.arg("--out").arg(out);
+        command.args(flags).arg("--out").arg(out);
         command.arg("--tls").arg(self.path("tls/coordinator"));
         self.lab.namespace.spawn(command)
     }

@@ -119,7 +119,6 @@ pub(super) async fn build_script(
     processes: &Processes,
     folder: &Path,
     asked: &BuildScript<'_>,
-    script: &Expansion,
 ) -> Result<(PathBuf, Vec<Finding>), Vec<Finding>> {
     let failed = |what: &str, e: &dyn std::fmt::Display| {
         let said = format!("{what} in {}: {e}", folder.display());
@@ -128,15 +127,25 @@ pub(super) async fn build_script(
     let work = Work::make(folder, asked.name).map_err(|e| failed("making a folder", &e))?;
     let work = &work.0;
     let path = work.join("script.stp");
-    std::fs::write(&path, &script.script.text).map_err(|e| failed("writing the script", &e))?;
-    let name = path.display().to_string();
-    let with_places = |said: &str| script.map_back(said, &name, "");
-    let argv = command::build_script(asked, &path);
+    let modules = work.join("modules");
+    let written = std::fs::write(&path, &asked.script.script.text)
+        .and_then(|()| std::fs::create_dir(&modules))
+        .and_then(|()| write_modules(&modules, asked.script));
+    written.map_err(|e| failed("writing the script", &e))?;
+    let (name, folder_name) = (path.display().to_string(), modules.display().to_string());
+    let with_places = |said: &str| asked.script.map_back(said, &name, &folder_name);
+    let argv = command::build_script(asked, &path, &modules);
     let findings = translate(processes, &argv, work, &with_places).await?;
     let file = folder.join(format!("{}.ko", asked.name));
     std::fs::rename(work.join(format!("{}.ko", asked.name)), &file)
         .map_err(|e| failed("keeping the module", &e))?;
     Ok((file, findings))
+}
+
+/// Names of modules have no slash, and are no `.` or `..`.
+fn write_modules(folder: &Path, script: &Expansion) -> io::Result<()> {
+    let mut modules = script.modules.iter();
+    modules.try_for_each(|(name, m)| std::fs::write(folder.join(format!("{name}.stp")), &m.text))
 }
 
 /// A folder that stap works in, which is gone when the building is over, however it ends.

@@ -4,6 +4,7 @@
 //! taken for an option or that SystemTap itself would pass on to one, or an option that takes a guard away.
 
 use super::sizes::Sizes;
+use crate::stapxx::Expansion;
 use std::ffi::OsString;
 use std::path::Path;
 
@@ -98,6 +99,8 @@ pub(super) struct BuildScript<'a> {
     pub runtime: Option<&'a Path>,
     /// Images whose symbols and unwind data go into the module.
     pub images: &'a [String],
+    /// What the script was expanded to.
+    pub script: &'a Expansion,
 }
 
 /// Limits that stap++ sets, whose scripts rely on them. All guards of the runtime stay as they are.
@@ -108,10 +111,17 @@ const SCRIPT_LIMITS: [&str; 3] = [
 ];
 
 /// `stap -p4` for a script of the user's: the module lands in the folder that it is run in.
-pub(super) fn build_script(build: &BuildScript<'_>, script: &Path) -> Vec<OsString> {
+///
+/// `modules` is the folder of those that it uses.
+pub(super) fn build_script(
+    build: &BuildScript<'_>,
+    script: &Path,
+    modules: &Path,
+) -> Vec<OsString> {
     let mut argv = translate(build.stap, build.name, build.kernel, build.runtime);
     argv.extend(SCRIPT_LIMITS.map(OsString::from));
     argv.extend(with_images(build.images));
+    argv.extend(["-I".into(), modules.into()]);
     argv.push(script.into());
     argv
 }
@@ -145,14 +155,16 @@ pub(super) fn load(staprun: &Path, module: &Path, buffer_mb: u64) -> Vec<OsStrin
     ]
 }
 
-/// As [`load`], with the process that `target()` is.
+/// As [`load`], with the process that `target()` is, and values of the module's own parameters.
 pub(super) fn load_for(
     staprun: &Path,
     module: &Path,
     buffer_mb: u64,
     target: Option<u32>,
+    parameters: &[String],
 ) -> Vec<OsString> {
     let mut argv = load(staprun, module, buffer_mb);
+    argv.extend(parameters.iter().map(OsString::from));
     if let Some(pid) = target {
         argv.splice(1..1, ["-x".into(), pid.to_string().into()]);
     }
@@ -243,16 +255,21 @@ mod tests {
             kernel: &kernel,
             runtime: None,
             images: &images,
+            script: &Expansion::default(),
         };
-        let argv = build_script(&asked, Path::new("/x/script.stp"));
+        let argv = build_script(&asked, Path::new("/x/script.stp"), Path::new("/x/m"));
         let words: Vec<&str> = argv.iter().map(|w| w.to_str().unwrap()).collect();
         assert_eq!(
             words.join(" "),
             "/usr/bin/stap -p4 -m ff_0011223344556677 -r 6.1.0-56-amd64 -DMAXACTION=100000 \
-             -DMAXMAPENTRIES=5000 -DMAXBACKTRACE=200 -d /usr/sbin/nginx /x/script.stp"
+             -DMAXMAPENTRIES=5000 -DMAXBACKTRACE=200 -d /usr/sbin/nginx -I /x/m /x/script.stp"
         );
-        let argv = load_for(Path::new("/s"), Path::new("/m.ko"), 1, Some(7));
-        assert_eq!(argv, ["/s", "-x", "7", "-b", "1", "/m.ko"]);
+        let given = ["ff_process_1=7".to_owned()];
+        let argv = load_for(Path::new("/s"), Path::new("/m.ko"), 1, Some(7), &given);
+        assert_eq!(
+            argv,
+            ["/s", "-x", "7", "-b", "1", "/m.ko", "ff_process_1=7"]
+        );
     }
 
     #[test]

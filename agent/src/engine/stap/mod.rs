@@ -16,7 +16,8 @@
 //! are, `command` what it is asked, `report` reads what a probe prints (all pure); `probes` embeds the scripts; `module`
 //! finds built ones, `build` builds, `offline` for other hosts; `tool` knows the machine; `run` holds one loaded module;
 //! `stacks` names what comes; `capture` is a capture's life, `again` what follows a run that SystemTap ended, `engine`
-//! the trait; `script` does the same for a script of the user's.
+//! the trait; `script` does the same for a script of the user's, `script_bind` says for whom, `script_module` finds one
+//! that was built elsewhere, `script_offline` builds it there.
 
 mod again;
 mod build;
@@ -32,6 +33,9 @@ mod remedy;
 mod report;
 mod run;
 mod script;
+mod script_bind;
+mod script_module;
+mod script_offline;
 mod sizes;
 mod stacks;
 mod tool;
@@ -40,4 +44,5 @@ pub use engine::StapEngine;
 pub use offline::{OfflineBuild, build_offline};
 pub(super) use probes::PROBES;
 pub use script::ScriptEngine;
+pub use script_offline::{OfflineScript, build_script_offline};
 pub(super) use tool::survey;

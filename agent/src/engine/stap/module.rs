@@ -5,6 +5,7 @@
 
 use super::command::{self, NAME_BEGINS};
 use super::probes::BuiltIn;
+use super::script_module::AnyManifest;
 use super::sizes::{Bounds, Demand, Sizes};
 use crate::closed;
 use model::{Finding, FindingCode};
@@ -20,7 +21,9 @@ pub(super) const FOLDER: &str = "/var/lib/fleetflame/modules";
 /// Largest module that is read.
 const BYTES_MAX: u64 = 256 << 20;
 /// Largest manifest.
-const MANIFEST_BYTES_MAX: u64 = 1 << 20;
+pub(super) const MANIFEST_BYTES_MAX: u64 = 1 << 20;
+/// Of every manifest.
+pub(super) const MANIFEST_VERSION: u32 = 1;
 /// Reasons that are told.
 const AGAINST_MAX: usize = 4;
 /// Most modules of a folder that are looked at.
@@ -151,7 +154,8 @@ impl Wanted {
                 Err(format!("its {what} is {have}, not {want}"))
             }
         };
-        want("version", &manifest.version.to_string(), "1")?;
+        let version = MANIFEST_VERSION.to_string();
+        want("version", &manifest.version.to_string(), &version)?;
         want("probe", &manifest.probe, self.probe.name)?;
         want("kernel", &manifest.kernel, &self.kernel.0)?;
         if !manifest.build.is_empty() && !self.kernel.1.is_empty() {
@@ -211,7 +215,8 @@ pub(super) fn find(folders: &[PathBuf], wanted: &Wanted) -> Result<Module, Strin
     })
 }
 
-fn names(folder: &Path) -> Vec<String> {
+/// The modules of ours in a folder, in order.
+pub(super) fn names(folder: &Path) -> Vec<String> {
     let Ok(entries) = fs::read_dir(folder) else {
         return Vec::new();
     };
@@ -240,9 +245,9 @@ pub(super) fn count(folders: &[PathBuf], kernel: &str) -> (usize, Vec<String>) {
             }
         }
         for name in names(folder) {
-            match manifest(folder, &name) {
-                Ok(manifest) if manifest.kernel == kernel => count += 1,
-                Ok(manifest) => against.push(format!("{name} is for {}", manifest.kernel)),
+            match AnyManifest::read(folder, &name) {
+                Ok(manifest) if manifest.kernel() == kernel => count += 1,
+                Ok(manifest) => against.push(format!("{name} is for {}", manifest.kernel())),
                 Err(why) => against.push(format!("{name}: {why}")),
             }
         }
@@ -251,17 +256,14 @@ pub(super) fn count(folders: &[PathBuf], kernel: &str) -> (usize, Vec<String>) {
     (count, against)
 }
 
-fn manifest(folder: &Path, name: &str) -> Result<Manifest, String> {
-    let bytes = read(&folder.join(format!("{name}.json")), MANIFEST_BYTES_MAX)?;
-    serde_json::from_slice(&bytes).map_err(|e| format!("its manifest: {e}"))
-}
-
 fn take(folder: &Path, name: &str, wanted: &Wanted) -> Result<Module, String> {
-    let manifest = manifest(folder, name)?;
+    let manifest = match AnyManifest::read(folder, name)? {
+        AnyManifest::BuiltIn(manifest) => manifest,
+        AnyManifest::Script(of) => return Err(format!("it is of the script {}", of.file)),
+    };
     let (sizes, uncovered) = wanted.fits(&manifest)?;
     let file = folder.join(format!("{name}.ko"));
-    let hash = blake3::hash(&read(&file, BYTES_MAX)?).to_hex();
-    if *hash != *manifest.module {
+    if hash_of_file(&file)? != manifest.module {
         return Err("its file is not what its manifest says".to_owned());
     }
     Ok(Module {
@@ -273,7 +275,11 @@ fn take(folder: &Path, name: &str, wanted: &Wanted) -> Result<Module, String> {
     })
 }
 
-fn read(path: &Path, bytes_max: u64) -> Result<Vec<u8>, String> {
+/// A file of at most so many bytes.
+///
+/// # Errors
+/// What the system says, or that it is larger.
+pub(super) fn read(path: &Path, bytes_max: u64) -> Result<Vec<u8>, String> {
     use std::io::Read;
     let said = |e: io::Error| format!("{}: {e}", path.display());
     let mut bytes = Vec::new();
@@ -285,6 +291,14 @@ fn read(path: &Path, bytes_max: u64) -> Result<Vec<u8>, String> {
         return Err(format!("{} is too large", path.display()));
     }
     Ok(bytes)
+}
+
+/// The hash of a module's file (BLAKE3, hex).
+///
+/// # Errors
+/// As [`read`].
+pub(super) fn hash_of_file(file: &Path) -> Result<String, String> {
+    Ok(blake3::hash(&read(file, BYTES_MAX)?).to_hex().to_string())
 }
 
 /// Writes the manifest of a module that was just built beside it.
@@ -299,9 +313,8 @@ pub(super) fn write_manifest(
     stap: &str,
     images: Vec<ImageOf>,
 ) -> Result<(), String> {
-    let module = read(&folder.join(format!("{name}.ko")), BYTES_MAX)?;
     let manifest = Manifest {
-        version: 1,
+        version: MANIFEST_VERSION,
         probe: wanted.probe.name.to_owned(),
         script: blake3::hash(wanted.probe.script().as_bytes())
             .to_hex()
@@ -312,7 +325,7 @@ pub(super) fn write_manifest(
         sizes: *sizes,
         period_ns: wanted.period_ns,
         images,
-        module: blake3::hash(&module).to_hex().to_string(),
+        module: hash_of_file(&folder.join(format!("{name}.ko")))?,
     };
     let text = serde_json::to_vec_pretty(&manifest).map_err(|e| e.to_string())?;
     fs::write(folder.join(format!("{name}.json")), text).map_err(|e| e.to_string())

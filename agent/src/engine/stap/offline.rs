@@ -113,7 +113,7 @@ fn image(path: &str) -> Result<MappedImage, String> {
 }
 
 /// A release as it is; a folder of build files by its whole path.
-fn kernel_of(kernel: &Path) -> Result<PathBuf, String> {
+pub(super) fn kernel_of(kernel: &Path) -> Result<PathBuf, String> {
     // A word alone is a release, also where a folder of this name is.
     if kernel.components().count() > 1 || kernel.starts_with(".") {
         return std::path::absolute(kernel).map_err(|e| format!("{}: {e}", kernel.display()));
@@ -122,7 +122,7 @@ fn kernel_of(kernel: &Path) -> Result<PathBuf, String> {
 }
 
 /// The release of a kernel that is given by its build files or by name.
-fn release(kernel: &Path) -> Result<String, String> {
+pub(super) fn release(kernel: &Path) -> Result<String, String> {
     let name = kernel
         .to_str()
         .ok_or("the kernel is named by bytes that are no text")?;

@@ -1,4 +1,4 @@
-//! A script of the user's, by SystemTap: expanded and built when it is armed, loaded at the start.
+//! A script of the user's, by SystemTap: expanded, found built or built when it is armed, loaded at the start.
 //!
 //! In: an order with a script that the host's policy names by its hash. Out: what the script printed. Never: guru mode;
 //! an option of the order's; a value that was not checked; a module that outlives the capture.
@@ -11,15 +11,16 @@ use super::command::{self, BuildScript};
 use super::diagnose::{Ending, ReportEnd, conclude, diagnose};
 use super::module::{self, require_closed};
 use super::run::{END, LOAD, Said};
+use super::script_bind::{Bound, bind, find};
+use super::script_module::{FoundModule, WantedScript};
 use super::tool::{self, Turn};
 use crate::clock::Clock;
 use crate::engine::task::{CaptureTask, Told, lock};
 use crate::engine::{BoxFuture, Engine, Poll, Stopped, native as native_engine};
-use crate::host::program::{libraries_of_process, program_of};
 use crate::process::{Child, Processes, Stage};
-use crate::stapxx::{self, Bindings, Purpose, Runs, Source, check_path, check_value};
+use crate::stapxx::{self, Bindings, Expansion, check_value};
 use model::coverage::CaptureStats;
-use model::script::{PRINTED_BYTES_MAX, PrintedReader, Script};
+use model::script::{PRINTED_BYTES_MAX, PrintedReader};
 use model::{CaptureOrder, Finding, FindingCode};
 use native::TargetWatch;
 use std::path::{Path, PathBuf};
@@ -44,21 +45,13 @@ pub struct ScriptEngine {
     task: CaptureTask,
 }
 
-/// What a script is for on this machine.
-struct Found {
-    pids: Vec<u32>,
-    bindings: Bindings,
-    findings: Vec<Finding>,
-}
-
 /// A module that is ready to be loaded.
 struct Ready {
     processes: Arc<Processes>,
     clock: Clock,
     told: Arc<Mutex<Told>>,
     staprun: PathBuf,
-    name: String,
-    file: PathBuf,
+    module: FoundModule,
     /// `-x`: the one process that `target()` is.
     target: Option<u32>,
     stats: CaptureStats,
@@ -77,12 +70,8 @@ impl ScriptEngine {
         }
     }
 
-    /// The machine's tools. Blocks for some milliseconds.
-    fn builder(&self) -> Result<(PathBuf, Builder), Finding> {
-        let staprun = tool::find("staprun")?;
-        if let Some(finding) = tool::lockdown() {
-            return Err(finding);
-        }
+    /// What builds on this machine. Blocks for some milliseconds.
+    fn builder(&self) -> Result<Builder, Finding> {
         if let Some(runtime) = &self.runtime {
             require_closed(runtime).map_err(|e| {
                 let said = format!("stap_runtime {}: {e}", runtime.display());
@@ -92,18 +81,16 @@ impl ScriptEngine {
         let (kernel, _) = tool::kernel();
         let (stap, (major, minor)) = tool::translator()?;
         if !tool::has_headers(&kernel) {
-            let said =
-                format!("a script is built on the host, and there are no headers of {kernel}");
+            let said = format!("there are no headers of {kernel} here");
             return Err(Finding::new(FindingCode::StapKernelFiles, said));
         }
-        let builder = Builder {
+        Ok(Builder {
             stap,
             version: format!("{major}.{minor}"),
             kernel: kernel.into(),
             runtime: self.runtime.clone(),
             folder: PathBuf::from(module::FOLDER),
-        };
-        Ok((staprun, builder))
+        })
     }
 
     async fn ready(&self, order: &CaptureOrder) -> Result<(Ready, Vec<Finding>), Vec<Finding>> {
@@ -116,7 +103,14 @@ impl ScriptEngine {
         for (name, value) in &script.arguments {
             check_value(name, value.as_bytes()).map_err(|f| vec![f])?;
         }
-        let (staprun, builder) = self.builder().map_err(|f| vec![f])?;
+        let staprun = tool::find("staprun").map_err(|f| vec![f])?;
+        if let Some(finding) = tool::lockdown() {
+            return Err(vec![finding]);
+        }
+        let builder = match self.builder() {
+            Err(finding) if finding.code == FindingCode::PolicyUnsafe => return Err(vec![finding]),
+            builder => builder,
+        };
         let config = native_engine::config(order, false).map_err(|f| vec![f])?;
         let (loader, of_script) = (staprun.clone(), script.clone());
         let looked = tokio::task::spawn_blocking(move || {
@@ -127,33 +121,44 @@ impl ScriptEngine {
         });
         let looked = looked.await.map_err(|e| failed(&e.to_string()))?;
         let (turn, found) = looked?;
-        let processes = u32::try_from(found.pids.len()).unwrap_or(u32::MAX);
-        let source = source(script);
-        let (target, bindings, mut findings) = bind(&source, found)?;
-        let done = stapxx::expand(&source, &bindings, Purpose::Run, &mut |_| None)
-            .map_err(|e| vec![stapxx::invalid(&e)])?;
+        let pids = found.pids.clone();
+        let wanted = WantedScript {
+            script: script.clone(),
+            bindings: found.bindings.clone(),
+            pids: pids.clone(),
+            kernel: tool::kernel(),
+        };
+        let Bound {
+            target,
+            bindings,
+            mut findings,
+        } = bind(script, found)?;
+        let done = stapxx::expand_script(script, &bindings).map_err(|f| vec![f])?;
         let mistakes = done.notices.iter().filter(|notice| notice.is_mistake());
         let mistakes: Vec<String> = mistakes.map(ToString::to_string).collect();
         if !mistakes.is_empty() {
             let said = mistakes.join("; ");
             findings.push(Finding::new(FindingCode::ScriptSuspicious, said));
         }
-        let images = bindings.exec_path.iter().chain(&bindings.libraries);
-        let images: Vec<String> = images
-            .filter(|path| command::unwindable(path).is_ok())
-            .cloned()
-            .collect();
-        let name = module::name_of(&[&done.script.text, builder.version.as_bytes()]);
-        let asked = BuildScript {
-            stap: &builder.stap,
-            name: &name,
-            kernel: &builder.kernel,
-            runtime: builder.runtime.as_deref(),
-            images: &images,
+        let reason = match &builder {
+            Ok(_) => String::new(),
+            Err(finding) => finding.evidence.clone(),
         };
-        let (file, more) =
-            build::build_script(&self.processes, &builder.folder, &asked, &done).await?;
+        let found = tokio::task::spawn_blocking(move || {
+            let folders = tool::folders(&wanted.kernel.0);
+            wanted.find(&folders, &reason)
+        });
+        let found = found.await.map_err(|e| failed(&e.to_string()))?;
+        let (module, more) = match (found, builder) {
+            (Ok(found), _) => {
+                let more = found.told_of();
+                (found, more)
+            }
+            (Err(_), Ok(builder)) => self.build(&builder, &bindings, &done).await?,
+            (Err(finding), Err(_)) => return Err(vec![finding]),
+        };
         findings.extend(more);
+        let processes = u32::try_from(pids.len()).unwrap_or(u32::MAX);
         let stats = CaptureStats {
             mode: format!("script {}", script.file),
             processes,
@@ -164,93 +169,48 @@ impl ScriptEngine {
             clock: Arc::clone(&self.clock),
             told: Arc::clone(&self.task.told),
             staprun,
-            name,
-            file,
             target,
+            module,
             stats,
             _turn: turn,
         };
         Ok((ready, findings))
     }
-}
 
-fn source(script: &Script) -> Source {
-    Source {
-        file: script.file.clone(),
-        bytes: script.text.clone().into_bytes(),
+    /// A module for this run alone: its processes are part of its text.
+    async fn build(
+        &self,
+        builder: &Builder,
+        bindings: &Bindings,
+        script: &Expansion,
+    ) -> Result<(FoundModule, Vec<Finding>), Vec<Finding>> {
+        let images = bindings.exec_path.iter().chain(&bindings.libraries);
+        let images: Vec<String> = images
+            .filter(|path| command::unwindable(path).is_ok())
+            .cloned()
+            .collect();
+        let mut parts = vec![&*script.script.text, builder.version.as_bytes()];
+        parts.extend(script.modules.values().map(|module| &*module.text));
+        let name = module::name_of(&parts);
+        let asked = BuildScript {
+            stap: &builder.stap,
+            name: &name,
+            kernel: &builder.kernel,
+            runtime: builder.runtime.as_deref(),
+            images: &images,
+            script,
+        };
+        let built = build::build_script(&self.processes, &builder.folder, &asked).await;
+        let (file, findings) = built?;
+        let module = FoundModule {
+            name,
+            file,
+            is_kept: false,
+            parameters: Vec::new(),
+            uncovered: Vec::new(),
+        };
+        Ok((module, findings))
     }
-}
-
-/// Which one process the script is for, or all of them at once; what its macros stand for then.
-fn bind(
-    script: &Source,
-    found: Found,
-) -> Result<(Option<u32>, Bindings, Vec<Finding>), Vec<Finding>> {
-    let mut findings = found.findings;
-    let filter = stapxx::filter_of(&script.bytes);
-    let (runs, more) = stapxx::runs_for(&script.file, filter, found.pids.len());
-    match (runs, &found.pids[..]) {
-        (Runs::Each, [pid]) => Ok((Some(*pid), found.bindings.for_process(*pid), findings)),
-        (Runs::Each, _) => {
-            let remedy = "Name one process (--pick busiest:1, --target pid:N), or write $^pid_ok in the script.";
-            let refused = |f: Finding| {
-                Finding::new(FindingCode::ScriptTarget, f.evidence).with_remedy(remedy)
-            };
-            Err(more.into_iter().map(refused).collect())
-        }
-        (Runs::Together | Runs::Once, pids) => {
-            findings.extend(more);
-            Ok((None, found.bindings.for_processes(pids), findings))
-        }
-    }
-}
-
-/// Who is captured, and what the script's macros stand for. Blocks.
-fn find(script: &Script, mut watch: TargetWatch) -> Result<Found, Vec<Finding>> {
-    let (pids, _) = watch.scan();
-    let Some(first) = pids.first().copied() else {
-        let said = "no process matches the target, and a script's macros are of one";
-        return Err(vec![Finding::new(FindingCode::TargetNotFound, said)]);
-    };
-    let of_target = |said: String| vec![Finding::new(FindingCode::ScriptTarget, said)];
-    let program = program_of(first).map_err(of_target)?;
-    if program.is_replaced {
-        let said = format!(
-            "{} was replaced on disk since process {first} started: \
-             probes would go into the new file, and never be hit",
-            program.path
-        );
-        return Err(of_target(said));
-    }
-    let mut findings = watch.take_findings();
-    let path = program.visible_path(&program.path).map_err(of_target)?;
-    check_path(&path).map_err(|f| vec![f])?;
-    let mut bindings = Bindings {
-        exec_path: Some(path),
-        ..Bindings::default()
-    };
-    let mapped = libraries_of_process(first).map_err(of_target)?;
-    for library in &mapped.libraries {
-        let visible = program
-            .visible_path(library)
-            .map_err(|why| Finding::new(FindingCode::TargetFile, why))
-            .and_then(|path| check_path(&path).map(|()| path));
-        match visible {
-            Ok(path) => _ = bindings.libraries.insert(path),
-            // A library that the script does not use must not keep it from running.
-            Err(finding) => findings.push(finding),
-        }
-    }
-    for (name, value) in &script.arguments {
-        bindings
-            .arguments
-            .insert(name.clone(), value.clone().into_bytes());
-    }
-    Ok(Found {
-        pids,
-        bindings,
-        findings,
-    })
 }
 
 impl Ready {
@@ -280,7 +240,9 @@ impl Ready {
                 }
             }
         }
-        let _ = std::fs::remove_file(&self.file);
+        if !self.module.is_kept {
+            let _ = std::fs::remove_file(&self.module.file);
+        }
         Stopped {
             stats: self.stats,
             findings,
@@ -289,9 +251,16 @@ impl Ready {
 
     async fn load(&self) -> std::io::Result<Child> {
         self.processes
-            .guard_module(&self.staprun, &self.name)
+            .guard_module(&self.staprun, &self.module.name)
             .await?;
-        let argv = command::load_for(&self.staprun, &self.file, 1, self.target);
+        let module = &self.module;
+        let argv = command::load_for(
+            &self.staprun,
+            &module.file,
+            1,
+            self.target,
+            &module.parameters,
+        );
         let stage = Stage {
             argv: &argv,
             environment: &command::ENVIRONMENT,
@@ -363,7 +332,9 @@ impl Ready {
 
     /// Tells how it goes: whether it is loaded, what it uses, whether it has ended, or should have been loaded by now.
     fn look(&mut self, child: &Child, status: Option<ExitStatus>, start_ns: u64, is_late: bool) {
-        let is_loaded = tool::loaded().iter().any(|(name, _)| *name == self.name);
+        let is_loaded = tool::loaded()
+            .iter()
+            .any(|(name, _)| *name == self.module.name);
         if child.pid() != 0 {
             self.stats.own_cpu_ns = self.stats.own_cpu_ns.max(native::cpu_ns(child.pid()));
         }
@@ -381,16 +352,22 @@ impl Ready {
 
     /// Unloads what is still there: staprun was killed.
     async fn unload(&self) -> Option<Finding> {
-        if !tool::loaded().iter().any(|(name, _)| *name == self.name) {
+        if !tool::loaded()
+            .iter()
+            .any(|(name, _)| *name == self.module.name)
+        {
             return None;
         }
-        let (staprun, name) = (self.staprun.clone(), self.name.clone());
+        let (staprun, name) = (self.staprun.clone(), self.module.name.clone());
         let unloaded = tokio::task::spawn_blocking(move || tool::unload(&staprun, &name)).await;
         let how = match unloaded.unwrap_or_else(|e| Err(e.to_string())) {
             Ok(()) => "it was unloaded".to_owned(),
             Err(why) => format!("it could not be unloaded: {why}"),
         };
-        let said = format!("the reader of module {} was killed, and {how}", self.name);
+        let said = format!(
+            "the reader of module {} was killed, and {how}",
+            self.module.name
+        );
         Some(Finding::new(FindingCode::StapModuleLeft, said))
     }
 }

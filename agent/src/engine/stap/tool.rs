@@ -264,7 +264,11 @@ pub(in crate::engine) fn survey() -> EngineReport {
     if modules == 0 && !can_build {
         let said = format!("nothing to build a module from: {how}");
         let finding = Finding::new(FindingCode::StapKernelFiles, said.clone());
-        return no(said, vec![finding]);
+        return EngineReport {
+            // Only an order with the script tells which module is missing, and how it is built.
+            probes: vec![Probe::Script.to_string()],
+            ..no(said, vec![finding])
+        };
     }
     EngineReport {
         engine: "stap".to_owned(),
@@ -272,10 +276,9 @@ pub(in crate::engine) fn survey() -> EngineReport {
         how,
         findings: Vec::new(),
         events: vec![Event::CpuClock.to_string()],
-        // A script of the user's is never built elsewhere.
         probes: PROBES
             .iter()
-            .chain(can_build.then_some(&Probe::Script))
+            .chain([&Probe::Script])
             .map(ToString::to_string)
             .collect(),
     }

@@ -1,0 +1,139 @@
+//! A script as an order brings it: its sources, its hash, how it keeps processes out.
+//!
+//! In: the script of an order. Out: what the rest of this folder takes. Never: a module that was not sent, or one that the
+//! hash leaves out: what is not used counts too, so that nothing can be brought in beside what was allowed.
+
+use super::ahead::{Ahead, expand_ahead};
+use super::bindings::Bindings;
+use super::expand::{Expansion, Purpose, Source, expand};
+use super::review::{Filter, filter_of_all, invalid, script_hash};
+use model::Finding;
+use model::script::Script;
+
+/// The script's own file.
+fn source_of(script: &Script) -> Source {
+    Source {
+        file: script.file.clone(),
+        bytes: script.text.clone().into_bytes(),
+    }
+}
+
+/// A module that was sent with it.
+fn module_of(script: &Script, name: &str) -> Option<Source> {
+    let module = script.modules.get(name)?;
+    Some(Source {
+        file: module.file.clone(),
+        bytes: module.text.clone().into_bytes(),
+    })
+}
+
+/// The hash by which a policy allows it, of the script and all modules that were sent with it.
+#[must_use]
+pub fn hash_of(script: &Script) -> String {
+    let module = |name: &String| Some((name.clone(), module_of(script, name)?));
+    let modules: Vec<(String, Source)> = script.modules.keys().filter_map(module).collect();
+    let modules = modules.iter().map(|(name, source)| (name.as_str(), source));
+    script_hash(script.text.as_bytes(), modules)
+}
+
+/// How it and its modules keep other processes out.
+#[must_use]
+pub fn filter_of_script(script: &Script) -> Filter {
+    let modules = script.modules.values().map(|module| &module.text);
+    let texts = std::iter::once(&script.text).chain(modules);
+    filter_of_all(texts.map(|text| text.as_bytes()))
+}
+
+/// Its text for known processes.
+///
+/// # Errors
+/// `script-invalid`.
+pub fn expand_script(script: &Script, bindings: &Bindings) -> Result<Expansion, Finding> {
+    let find = &mut |name: &str| module_of(script, name);
+    expand(&source_of(script), bindings, Purpose::Run, find).map_err(|e| invalid(&e))
+}
+
+/// Its text before its processes are known.
+///
+/// # Errors
+/// `script-invalid`.
+pub fn expand_script_ahead(
+    script: &Script,
+    bindings: &Bindings,
+    processes: u32,
+) -> Result<Ahead, Finding> {
+    let find = &mut |name: &str| module_of(script, name);
+    expand_ahead(&source_of(script), bindings, processes, find).map_err(|e| invalid(&e))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use model::script::{ScriptModule, used_modules};
+    use std::collections::BTreeMap;
+    use std::path::Path;
+
+    fn module(file: &str, text: &str) -> ScriptModule {
+        ScriptModule {
+            file: file.to_owned(),
+            text: text.to_owned(),
+        }
+    }
+
+    #[test]
+    fn what_was_sent_is_hashed_and_used_whether_or_not_it_is_needed() {
+        let mut script = Script {
+            file: "a.sxx".into(),
+            text: "@use m\nprobe p { f() }\n".into(),
+            arguments: BTreeMap::new(),
+            modules: [(
+                "m".to_owned(),
+                module("t/m.sxx", "function f() { return $^pid_ok }"),
+            )]
+            .into(),
+        };
+        let bindings = Bindings::default().for_process(7);
+        let done = expand_script(&script, &bindings).unwrap();
+        assert_eq!(done.modules["m"].file, "t/m.sxx");
+        assert_eq!(filter_of_script(&script), Filter::Processes);
+        let hash = hash_of(&script);
+        script.modules.insert("n".into(), module("t/n.sxx", ""));
+        assert_ne!(hash_of(&script), hash);
+        script.modules.clear();
+        let finding = expand_script(&script, &bindings).unwrap_err();
+        assert!(
+            finding.evidence.contains("cannot find @use library m"),
+            "{finding}"
+        );
+    }
+
+    #[test]
+    fn the_modules_that_are_sent_are_those_that_are_used() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("probes/examples");
+        let mut seen = 0;
+        for entry in std::fs::read_dir(&folder).unwrap().flatten() {
+            let path = entry.path();
+            if path.extension().is_none_or(|e| e != "sxx") {
+                continue;
+            }
+            let bytes = std::fs::read(&path).unwrap();
+            let named = used_modules(std::str::from_utf8(&bytes).unwrap());
+            let source = Source {
+                file: String::new(),
+                bytes,
+            };
+            let mut used = Vec::new();
+            let find = &mut |name: &str| {
+                used.push(name.to_owned());
+                Some(Source {
+                    file: String::new(),
+                    bytes: Vec::new(),
+                })
+            };
+            expand(&source, &Bindings::default(), Purpose::List, find).unwrap();
+            seen += used.len();
+            assert_eq!(named, used, "{}", path.display());
+        }
+        assert!(seen > 1);
+    }
+}
