@@ -34,6 +34,8 @@ use tokio::sync::oneshot;
 /// How often it is looked after.
 const LOOK: Duration = Duration::from_millis(200);
 const STEP_BYTES: usize = 64 << 10;
+/// How long after it was seen in the kernel a module may still be setting up its probes.
+const SET_UP: Duration = Duration::from_secs(10);
 /// What is still in the pipe when the reader has ended comes at once.
 const REST: Duration = Duration::from_secs(1);
 
@@ -55,7 +57,40 @@ struct Ready {
     /// `-x`: the one process that `target()` is.
     target: Option<u32>,
     stats: CaptureStats,
+    loading: Loading,
     _turn: Turn,
+}
+
+/// How far loading is. What it costs is not held against the capture's budget: with built-in probes it is over before the
+/// start, and a script begins by it.
+#[derive(Debug, Default)]
+struct Loading {
+    /// CPU time at the last look, and when it was, in nanoseconds.
+    last: (u64, u64),
+    /// When the module was seen in the kernel.
+    loaded_ns: Option<u64>,
+    /// CPU time that it took; final when it is over.
+    cpu_ns: u64,
+    is_over: bool,
+}
+
+impl Loading {
+    /// What the capture has used, when staprun has used `cpu_ns` at `now_ns`. It is over when staprun, whose work it is,
+    /// has used less than half of a CPU since the last look.
+    fn used(&mut self, is_loaded: bool, cpu_ns: u64, now_ns: u64) -> u64 {
+        let (before_ns, looked_ns) = std::mem::replace(&mut self.last, (cpu_ns, now_ns));
+        if is_loaded {
+            self.loaded_ns.get_or_insert(now_ns);
+        }
+        if !self.is_over {
+            self.cpu_ns = cpu_ns;
+            let loaded_ns = self.loaded_ns.unwrap_or(now_ns);
+            let is_late = u128::from(now_ns.saturating_sub(loaded_ns)) >= SET_UP.as_nanos();
+            let rests = cpu_ns.saturating_sub(before_ns) < now_ns.saturating_sub(looked_ns) / 2;
+            self.is_over = is_late || (is_loaded && rests && looked_ns > 0);
+        }
+        cpu_ns.saturating_sub(self.cpu_ns)
+    }
 }
 
 impl ScriptEngine {
@@ -172,6 +207,7 @@ impl ScriptEngine {
             target,
             module,
             stats,
+            loading: Loading::default(),
             _turn: turn,
         };
         Ok((ready, findings))
@@ -318,7 +354,8 @@ impl Ready {
         let ending = Ending {
             code,
             report: ReportEnd::NotKnown,
-            samples: pieces.len() as u64,
+            // It is not known how many there were, so no ratio of what was skipped is told.
+            samples: 0,
         };
         let (_, mut findings) = conclude(&ending, diagnose(&said.text().await));
         self.stats.printed = pieces;
@@ -338,8 +375,10 @@ impl Ready {
         if child.pid() != 0 {
             self.stats.own_cpu_ns = self.stats.own_cpu_ns.max(native::cpu_ns(child.pid()));
         }
+        let now_ns = self.clock.now_ns();
+        let used_ns = self.loading.used(is_loaded, self.stats.own_cpu_ns, now_ns);
         let mut told = lock(&self.told);
-        told.children_cpu_ns = self.stats.own_cpu_ns;
+        told.children_cpu_ns = used_ns;
         if is_loaded || status.is_some() {
             told.started_ns.get_or_insert(start_ns);
         }
@@ -411,5 +450,26 @@ impl Engine for ScriptEngine {
 
     fn stop(&mut self, _now_ns: u64) -> BoxFuture<'_, Stopped> {
         Box::pin(self.task.stop())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn loading_is_not_held_against_the_capture_and_what_follows_is() {
+        const MS: u64 = 1_000_000;
+        let mut loading = Loading::default();
+        // Busy while it is loaded and sets up its probes.
+        for (is_loaded, cpu_ms, at_ms) in [(false, 150, 200), (true, 320, 400), (true, 500, 600)] {
+            assert_eq!(loading.used(is_loaded, cpu_ms * MS, at_ms * MS), 0);
+        }
+        assert_eq!(loading.used(true, 520 * MS, 800 * MS), 0);
+        assert_eq!(loading.used(true, 700 * MS, 1_000 * MS), 180 * MS);
+        // One that never rests is charged in the end.
+        let mut loading = Loading::default();
+        let used = (1..=60).map(|n| loading.used(true, n * 200 * MS, n * 200 * MS));
+        assert_eq!(used.last(), Some((12_000 - 10_200) * MS));
     }
 }
