@@ -31,6 +31,6 @@ mod tests {
         assert_eq!(pause(&reader), Some(PAUSE));
         // It would block at 64 KiB.
         writer.write_all(&vec![0; ROOM_BYTES as usize]).unwrap();
-        assert_eq!(pause(&tempfile::tempfile().unwrap()), None);
+        assert_eq!(pause(tempfile::tempfile().unwrap()), None);
     }
 }
