@@ -39,6 +39,12 @@ impl Timer {
         );
         self.last_ns = now;
     }
+
+    /// The wall clock's time of an instant that has passed, in milliseconds since 1970.
+    fn wall_unix_ms(&self, at_ns: u64) -> u64 {
+        let ago_ns = self.clock.now_ns().saturating_sub(at_ns);
+        clock::wall_unix_ms().saturating_sub(ago_ns / 1_000_000)
+    }
 }
 
 /// Compacts, compares, keeps and draws. Without room on the disk the spools stay, and `collect` does it
@@ -76,6 +82,10 @@ fn settle(
     let probe = record.job.probe.to_string();
     drop(captured.intake);
     record.coverage = captured.coverage;
+    if captured.start_ns > 0 {
+        let from_unix_ms = timer.wall_unix_ms(captured.start_ns);
+        record.captured_from = Some(store::utc_text(from_unix_ms));
+    }
     record.ended = Some(store::utc_text(clock::wall_unix_ms()));
     let compacted = store::compact(dir, &probe, &Measure::of(record.job.probe), &hosts)?;
     record.findings.extend(compacted.findings);

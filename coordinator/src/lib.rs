@@ -13,6 +13,7 @@ pub mod conclude;
 pub mod dispatch;
 pub mod fleet;
 pub mod merge;
+pub mod otlp;
 pub mod plan;
 pub mod render;
 pub mod spec;

@@ -223,9 +223,9 @@ fn inputs_are_recognised_or_refused_with_what_would_be_accepted() {
         (&["fold", "-", "-"], "a 1\n", "once only"),
         (&["export", "-"], "a 1\n", "say --format"),
         (
-            &["export", "-", "--format", "otlp"],
+            &["export", "-", "--format", "jfr"],
             "a 1\n",
-            "not there yet",
+            "use folded, pprof, speedscope, ffz or otlp",
         ),
         (&["top", "absent.folded"], "", "no file and no run"),
         (&["top", "01ZZZ"], "", "`fleetflame runs` lists them"),

@@ -102,7 +102,7 @@ pub enum Verb {
     Fold(fold::FoldArgs),
     /// The sum of many inputs
     Merge(merge::MergeArgs),
-    /// A run or a file in another format: folded, pprof, speedscope, ffz
+    /// A run or a file in another format: folded, pprof, speedscope, ffz, OTLP
     Export(export::ExportArgs),
     /// Draw a flame graph of runs or files
     Flame(flame::FlameArgs),

@@ -11,6 +11,8 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 /// The schema that is written and read. It rises when a reader of the old one would go wrong.
 pub const SCHEMA: u32 = 1;
@@ -89,6 +91,10 @@ pub struct RunRecord {
     pub plan: BTreeMap<String, HostPlan>,
     /// When the run began, RFC 3339 in UTC.
     pub started: String,
+    /// When the hosts began to capture, by the coordinator's wall clock; none while it runs, and where
+    /// nobody began or an older version wrote the record.
+    #[serde(default)]
+    pub captured_from: Option<String>,
     /// When it ended; none while it runs.
     #[serde(default)]
     pub ended: Option<String>,
@@ -126,6 +132,7 @@ impl RunRecord {
             job,
             plan: BTreeMap::new(),
             started: started.into(),
+            captured_from: None,
             ended: None,
             coverage: Coverage::default(),
             ranking: None,
@@ -159,6 +166,15 @@ impl RunRecord {
         let mut record: Self = serde_json::from_value(json).map_err(damaged)?;
         record.unread_findings = unread_findings;
         Ok(record)
+    }
+
+    /// When second 0 of the run was, in milliseconds since 1970: the common start, or the beginning of
+    /// the run where that is not known.
+    #[must_use]
+    pub fn second_zero_unix_ms(&self) -> Option<u64> {
+        let text = self.captured_from.as_ref().unwrap_or(&self.started);
+        let at = OffsetDateTime::parse(text, &Rfc3339).ok()?;
+        u64::try_from(at.unix_timestamp_nanos() / 1_000_000).ok()
     }
 
     /// Every finding of the run once, the gravest first.
@@ -201,7 +217,6 @@ fn drop_unknown_findings(json: &mut Value) -> usize {
 /// Milliseconds since 1970 as RFC 3339 in UTC, such as `2026-02-01T10:00:00.250Z`.
 #[must_use]
 pub fn utc_text(unix_ms: u64) -> String {
-    use time::OffsetDateTime;
     use time::macros::format_description;
     const FORM: &[time::format_description::BorrowedFormatItem<'_>] =
         format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
@@ -276,6 +291,16 @@ pub(crate) mod tests {
         assert!(error.to_string().contains("schema 2"), "{error}");
         assert!(RunRecord::parse(b"{}", Path::new("run.json")).is_err());
         assert!(RunRecord::parse(b"{", Path::new("run.json")).is_err());
+    }
+
+    #[test]
+    fn second_zero_is_the_common_start_or_else_the_beginning() {
+        let mut record = record_of(&["a"]);
+        assert_eq!(record.second_zero_unix_ms(), Some(1_770_000_000_000));
+        record.captured_from = Some(utc_text(1_770_000_002_250));
+        assert_eq!(record.second_zero_unix_ms(), Some(1_770_000_002_250));
+        record.captured_from = Some("yesterday".into());
+        assert_eq!(record.second_zero_unix_ms(), None);
     }
 
     #[test]

@@ -8,12 +8,13 @@ use crate::profile::{FrameId, Profile, SeriesId, Totals, Values};
 
 /// The place of every node in a walk from the root, children in the order of their frames.
 #[derive(Debug)]
-pub(in crate::format) struct Walk {
+pub struct Walk {
     place: Vec<u32>,
 }
 
 impl Walk {
     /// Of all nodes.
+    #[must_use]
     pub fn of(profile: &Profile) -> Self {
         let frames = profile.frames.as_slice();
         let mut sorted: Vec<usize> = (0..frames.len()).collect();
@@ -51,6 +52,7 @@ impl Walk {
     }
 
     /// The rows of one series that have a value, in order.
+    #[must_use]
     pub fn rows(&self, totals: &Totals) -> Vec<(u32, Values)> {
         let mut rows: Vec<(u32, Values)> = totals
             .iter()
@@ -65,7 +67,8 @@ impl Walk {
 }
 
 /// The series that have values, sorted by what they are.
-pub(in crate::format) fn series(profile: &Profile) -> Vec<SeriesId> {
+#[must_use]
+pub fn series(profile: &Profile) -> Vec<SeriesId> {
     let has_value = |totals: &Totals| totals.values().flatten().any(|v| *v > 0);
     let totals = profile.totals.iter().filter(|(_, t)| has_value(t));
     let mut ids: Vec<SeriesId> = totals.map(|(id, _)| *id).collect();

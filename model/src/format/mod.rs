@@ -10,7 +10,7 @@ pub mod fold;
 pub mod folded;
 pub mod histogram;
 pub mod import;
-mod in_order;
+pub mod in_order;
 pub mod lines;
 pub mod perf_script;
 pub mod pprof;

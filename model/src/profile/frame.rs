@@ -219,6 +219,21 @@ impl Frame {
         label
     }
 
+    /// The label where the module stands beside it: without the marks of kernel and inlined code. JIT-compiled
+    /// code keeps its mark, because readers add up functions of one name, and the interpreter's is the same.
+    #[must_use]
+    pub fn title(&self) -> String {
+        let kind = match self.kind {
+            FrameKind::Jit => FrameKind::Jit,
+            _ => FrameKind::User,
+        };
+        let frame = Self {
+            kind,
+            ..self.clone()
+        };
+        frame.label()
+    }
+
     /// Takes over what the same frame from elsewhere knows more. Symmetric and associative, so
     /// that the order in which hosts are merged does not show.
     fn unite(&mut self, other: FrameRef<'_>) {

@@ -141,17 +141,7 @@ fn mark(frame: &Frame) -> String {
 
 /// The name that people see, and the system name from which the frame can be read back.
 pub(super) fn names(frame: &Frame) -> (String, String) {
-    let kind = match frame.kind {
-        // pprof adds up functions of one name, and the interpreter's is the same one.
-        FrameKind::Jit => FrameKind::Jit,
-        // The mapping and the mark say it.
-        _ => FrameKind::User,
-    };
-    let shown = Frame {
-        kind,
-        ..frame.clone()
-    };
-    let shown = shown.label();
+    let shown = frame.title();
     let said = Said {
         name: shown.as_bytes(),
         system_name: shown.as_bytes(),

@@ -14,7 +14,7 @@ mod wire;
 mod write;
 
 pub use read::PprofReader;
-pub use write::write;
+pub use write::{Taken, write, write_taken};
 
 #[cfg(test)]
 mod tests;

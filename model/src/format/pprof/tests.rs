@@ -126,6 +126,29 @@ fn folded(profile: &Profile) -> String {
 }
 
 #[test]
+fn the_time_is_written_where_it_is_known() {
+    let mut profile = Profile::new("on-cpu", Measure::on_cpu());
+    let series = profile.series.intern(&Series::default());
+    profile.add_stack(series, &[], &[1, 2, 0]);
+    let decoded = |packed: Vec<u8>| {
+        let mut plain = Vec::new();
+        let mut gzip = flate2::read::GzDecoder::new(&packed[..]);
+        gzip.read_to_end(&mut plain).unwrap();
+        proto::Profile::decode(&plain[..]).unwrap()
+    };
+    let taken = Taken {
+        from_unix_ns: 1_770_000_000_000_000_000,
+        duration_ns: 30_000_000_000,
+    };
+    let timed = decoded(write_taken(&profile, taken));
+    assert_eq!(timed.time_nanos, 1_770_000_000_000_000_000);
+    assert_eq!(timed.duration_nanos, 30_000_000_000);
+    let untimed = decoded(write(&profile));
+    assert_eq!((untimed.time_nanos, untimed.duration_nanos), (0, 0));
+    assert_eq!(timed.sample, untimed.sample);
+}
+
+#[test]
 fn what_prost_encodes_is_read() {
     let mut other = Other::new(&[("samples", "count"), ("cpu", "microseconds")]);
     let nginx = other.mapping("/usr/sbin/nginx (deleted)", "0aff");

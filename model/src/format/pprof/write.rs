@@ -25,9 +25,24 @@ const PIECE_BYTES: usize = 64 << 10;
 /// is deep. Compilers make less than 20.
 const INLINED_MAX: usize = 64;
 
+/// When a profile was taken; zeros are written as nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Taken {
+    /// The start, in nanoseconds since 1970.
+    pub from_unix_ns: u64,
+    /// How long it took, in nanoseconds.
+    pub duration_ns: u64,
+}
+
 /// Writes a profile: all measures, all series (as labels), all frames. Without time.
 #[must_use]
 pub fn write(profile: &Profile) -> Vec<u8> {
+    write_taken(profile, Taken::default())
+}
+
+/// The same with the time of the whole, for stores that keep profiles by time. Not with seconds.
+#[must_use]
+pub fn write_taken(profile: &Profile, taken: Taken) -> Vec<u8> {
     let mut out = Out {
         plain: Vec::new(),
         packed: GzEncoder::new(Vec::new(), Compression::default()),
@@ -66,6 +81,8 @@ pub fn write(profile: &Profile) -> Vec<u8> {
         }
     }
     places.write(&mut out, &mut texts);
+    put_number(&mut out.plain, 9, taken.from_unix_ns);
+    put_number(&mut out.plain, 10, taken.duration_ns);
     if let Some(period_ns) = period_ns.filter(|p| *p > 0) {
         message.clear();
         put_number(&mut message, 1, texts.number("cpu"));
