@@ -15,6 +15,7 @@ pub mod fleet;
 pub mod merge;
 pub mod otlp;
 pub mod plan;
+pub mod push;
 pub mod render;
 pub mod spec;
 pub mod store;

@@ -95,9 +95,15 @@ const FENCES: &[Fence] = &[
     },
     Fence {
         inside: &["coordinator/"],
-        paths: &["proto", "tonic", "fleetflame_proto"],
+        paths: &["proto", "fleetflame_proto"],
         doors: &["coordinator/src/dispatch/", "coordinator/src/transport/"],
         reason: "in the coordinator only dispatch and transport see the wire",
+    },
+    Fence {
+        inside: &["coordinator/"],
+        paths: &["tonic", "hyper", "hyper_util", "http_body_util"],
+        doors: &["coordinator/src/push/", "coordinator/src/cli/push.rs"],
+        reason: "in the coordinator only push speaks HTTP; the agents' wire is proto's",
     },
     Fence {
         inside: &[

@@ -56,11 +56,16 @@ pub enum Part {
 impl Part {
     /// Whether a series belongs to it.
     pub fn has(&self, series: &Series) -> bool {
+        self.has_host(&series.host)
+    }
+
+    /// Whether a host's series belong to it.
+    pub fn has_host(&self, name: &str) -> bool {
         match self {
             Self::Whole => true,
-            Self::Host(host) => series.host == *host,
-            Self::RestOf(host) => series.host != *host,
-            Self::Fits { hosts, .. } => hosts.contains(&series.host),
+            Self::Host(host) => name == host,
+            Self::RestOf(host) => name != host,
+            Self::Fits { hosts, .. } => hosts.contains(name),
         }
     }
 }
@@ -80,6 +85,8 @@ pub struct Input {
     pub findings: Vec<Finding>,
     /// The run's record, when it is a run.
     pub record: Option<RunRecord>,
+    /// Its directory.
+    pub dir: Option<RunDir>,
 }
 
 impl Input {
@@ -169,6 +176,7 @@ fn read_as(
         profile: imported.profile,
         part: Part::Whole,
         record: None,
+        dir: None,
     })
 }
 
@@ -222,6 +230,7 @@ pub fn from_ffz(word: &str, want: Want) -> anyhow::Result<Input> {
         coverage: without_coverage(hosts, word),
         findings: Vec::new(),
         record: None,
+        dir: None,
     })
 }
 
@@ -284,6 +293,7 @@ fn from_run(run: &RunDir, mut part: Part, want: Want) -> anyhow::Result<Input> {
         coverage: record.coverage.line(),
         findings,
         record: Some(record),
+        dir: Some(run.clone()),
     })
 }
 

@@ -22,6 +22,7 @@ mod output;
 mod pipe;
 mod plan;
 mod progress;
+mod push;
 mod reading;
 mod runs;
 mod script_file;
@@ -104,6 +105,8 @@ pub enum Verb {
     Merge(merge::MergeArgs),
     /// A run or a file in another format: folded, pprof, speedscope, ffz, OTLP
     Export(export::ExportArgs),
+    /// Hand a run to a store of profiles: Pyroscope, Parca
+    Push(push::PushArgs),
     /// Draw a flame graph of runs or files
     Flame(flame::FlameArgs),
     /// Draw who was hot when: every worker and second of a run
@@ -137,6 +140,7 @@ pub fn run(cli: Cli) -> anyhow::Result<u8> {
         Verb::Fold(args) => fold::fold(&args, &output),
         Verb::Merge(args) => merge::merge(&args, &output),
         Verb::Export(args) => export::export(&args, &output),
+        Verb::Push(args) => push::push(&args, &output),
         Verb::Flame(args) => flame::flame(&args, &output),
         Verb::Heat(args) => heat::heat(&args, &output),
         Verb::Diff(args) => diff::diff(&args, &output),
