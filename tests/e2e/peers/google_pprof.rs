@@ -42,13 +42,14 @@ fn built(what: &str, name: &str) -> Result<PathBuf> {
 }
 
 /// Google's pprof, for one folder.
-struct Pprof<'a> {
+pub struct Pprof<'a> {
     program: PathBuf,
     folder: &'a Path,
 }
 
 impl<'a> Pprof<'a> {
-    fn new(folder: &'a Path) -> Result<Self> {
+    /// Builds it where it is not there yet.
+    pub fn new(folder: &'a Path) -> Result<Self> {
         let source = Path::new(SOURCES)
             .join("src")
             .join(PACKAGE)
@@ -58,7 +59,8 @@ impl<'a> Pprof<'a> {
         Ok(Self { program, folder })
     }
 
-    fn says(&self, arguments: &[&str]) -> Result<String> {
+    /// What it prints.
+    pub fn says(&self, arguments: &[&str]) -> Result<String> {
         let mut command = Command::new(&self.program);
         command
             .current_dir(self.folder)
@@ -81,7 +83,7 @@ impl<'a> Pprof<'a> {
     }
 
     /// The sum of every column of `-raw`.
-    fn sums(&self, file: &str) -> Result<Vec<u64>> {
+    pub fn sums(&self, file: &str) -> Result<Vec<u64>> {
         let said = self.says(&["-raw", file])?;
         let samples = said.split("\nSamples:\n").nth(1).context("no samples")?;
         let samples = samples.split("\nLocations").next().unwrap_or_default();
@@ -107,7 +109,8 @@ fn read(file: &Path) -> Result<Profile> {
     Ok(import(&std::fs::read(file)?, ImportOptions::new("other"))?.profile)
 }
 
-fn total(profile: &Profile, wanted: impl Fn(&model::profile::Series) -> bool) -> Values {
+/// The sum of some series.
+pub fn total(profile: &Profile, wanted: impl Fn(&model::profile::Series) -> bool) -> Values {
     let rows = profile.select(wanted);
     rows.values().fold(Values::default(), |mut sum, values| {
         model::profile::add_values(&mut sum, values);

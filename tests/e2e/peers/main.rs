@@ -10,8 +10,16 @@
 
 mod flame_in_browser;
 mod google_pprof;
+mod pushed_profiles;
 mod sampled_fleet;
 mod speedscope_app;
+#[path = "../../../coordinator/tests/push/store.rs"]
+#[expect(
+    dead_code,
+    clippy::unwrap_used,
+    reason = "the coordinator's own tests use the rest of it; a test may panic"
+)]
+mod store;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
