@@ -87,6 +87,15 @@ fn shares_roots_and_depth_are_those_of_the_program() -> Result<()> {
     let n = run.check_sums()?;
     let host = run.host("local")?;
     assert_eq!(host.stats.samples, n, "{host:?}");
+    // Second 0 lies between the run's beginning and five seconds before its end; the texts sort by time.
+    let record = &run.record;
+    let from = record.captured_from.as_ref().context("a common start")?;
+    let from_unix_ms = record.second_zero_unix_ms().context("a readable start")?;
+    let until = fleetflame::store::utc_text(from_unix_ms + 5_000);
+    assert!(
+        record.started < *from && Some(&until) <= record.ended.as_ref(),
+        "{record:?}"
+    );
     // 2,500 where the program has a CPU for itself; on a machine that is busy with other things a part of that.
     assert!(n > 200, "only {n} samples of a program that never waits");
     let shares = leaves(run, |leaf| leaf == "seventy" || leaf == "thirty")?;
