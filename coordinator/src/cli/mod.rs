@@ -19,7 +19,6 @@ mod input;
 mod job_flags;
 mod merge;
 mod output;
-mod pipe;
 mod plan;
 mod progress;
 mod push;

@@ -3,7 +3,6 @@
 //! whole text in memory.
 
 use super::output::{Output, usage};
-use super::pipe;
 use anyhow::Context as _;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -14,7 +13,6 @@ use model::{Finding, FindingCode};
 use std::fs::File;
 use std::io::{IsTerminal as _, Read};
 use std::path::Path;
-use std::time::Duration;
 
 /// Bytes that are read at once.
 const PIECE_BYTES: usize = 1 << 20;
@@ -125,7 +123,6 @@ impl ReadArgs {
 pub struct Opened {
     name: String,
     len: Option<u64>,
-    pause: Option<Duration>,
     from: Box<dyn Read>,
 }
 
@@ -141,7 +138,6 @@ impl Opened {
             return Ok(Self {
                 name: "stdin".to_owned(),
                 len: None,
-                pause: pipe::pause(std::io::stdin()),
                 from: Box::new(std::io::stdin().lock()),
             });
         }
@@ -150,7 +146,6 @@ impl Opened {
         Ok(Self {
             name: word.to_owned(),
             len: about.map(|m| m.len()),
-            pause: pipe::pause(&file),
             from: Box::new(file),
         })
     }
@@ -169,10 +164,6 @@ impl Opened {
     }
 
     /// Reads all of it, piece by piece.
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "to be woken is what costs; see the module of pipes"
-    )]
     pub fn each_piece(
         mut self,
         output: &Output,
@@ -195,11 +186,6 @@ impl Opened {
             bar.inc(got as u64);
             if before < BAR_AFTER_BYTES && bar.position() >= BAR_AFTER_BYTES && shown {
                 bar.set_draw_target(ProgressDrawTarget::stderr_with_hz(5));
-            }
-            if let Some(pause) = self.pause
-                && got < PIECE_BYTES / 2
-            {
-                std::thread::sleep(pause);
             }
         }
         bar.finish_and_clear();
