@@ -136,4 +136,24 @@ mod tests {
         }
         assert!(seen > 1);
     }
+
+    proptest::proptest! {
+        #[test]
+        fn the_coordinator_and_the_language_read_use_alike(
+            text in "((@use|@us|e|a|b_1|\\.|,| |\t|\x0b|\r|\n|#|@){1,2}){0,24}"
+        ) {
+            let mut named = used_modules(&text);
+            let mut used = Vec::new();
+            let source = Source { file: String::new(), bytes: text.into_bytes() };
+            let find = &mut |name: &str| {
+                used.push(name.to_owned());
+                Some(Source { file: String::new(), bytes: Vec::new() })
+            };
+            expand(&source, &Bindings::default(), Purpose::List, find).unwrap();
+            // The language asks for each once.
+            let mut seen = std::collections::BTreeSet::new();
+            named.retain(|name| seen.insert(name.clone()));
+            proptest::prop_assert_eq!(named, used);
+        }
+    }
 }
