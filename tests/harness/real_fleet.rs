@@ -29,7 +29,7 @@ pub const POLICY: &str =
     "version: 1\nengines: [native, simulated]\ncpu_pct_max: 100\nmemory_mb_max: 512\n";
 /// What every job of a fleet begins with: budgets as wide as [`POLICY`], and time for a debug build
 /// to arm.
-const JOB: &str = "version: 1\ntitle: e2e\narm_timeout: 40s\nbudgets:\n  cpu_pct_max: 100\n";
+const JOB: &str = "version: 1\narm_timeout: 40s\nbudgets:\n  cpu_pct_max: 100\n";
 
 const READY: Duration = Duration::from_secs(20);
 /// A workload outlives every story, and ends by itself all the same.
@@ -193,7 +193,11 @@ impl RealFleet {
 
     /// The same with these processes of each host as its targets.
     pub fn job_on(&self, body: &str, targets: &[Vec<Pid>]) -> Result<PathBuf> {
-        let mut text = format!("{JOB}{body}\ntargets: [\"pid:1\"]\nhosts:\n");
+        let title = match body.contains("title:") {
+            true => "",
+            false => "title: e2e\n",
+        };
+        let mut text = format!("{JOB}{title}{body}\ntargets: [\"pid:1\"]\nhosts:\n");
         for (host, pids) in self.hosts.iter().zip(targets) {
             let address = self.address(host.number);
             text.push_str(&format!(

@@ -21,7 +21,7 @@ const SLOW: Asked = Asked {
     path: "/plugins?times=4&only=mix-bits",
     per_s: 40,
 };
-const JOB: &str = "duration: 10s\nsample_hz: 199";
+const JOB: &str = "title: three gateways\nduration: 10s\nsample_hz: 199";
 
 fn main() -> Result<()> {
     let out = std::env::args_os().nth(1).map_or_else(
