@@ -8,7 +8,7 @@ SHELL := bash
 
 export CARGO_TERM_COLOR ?= auto
 # Long enough to notice a parser that broke, short enough to be run each time; `make soak` gives each target ten minutes.
-FUZZ_SECONDS ?= 10
+FUZZ_SECONDS ?= 20
 
 # step NAME COMMAND…: runs a step, remembers how long it took and whether it failed. All steps are always run.
 define STEPS
