@@ -11,6 +11,8 @@
 mod budget;
 mod command;
 mod held;
+#[cfg(test)]
+mod last_moment_tests;
 mod outbox;
 mod run;
 mod state;
