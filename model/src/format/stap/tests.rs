@@ -350,6 +350,8 @@ proptest! {
 
     #[test]
     fn any_bytes_are_read(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
+        // That would be gzip, and not a whole one.
+        prop_assume!(!bytes.starts_with(&[0x1f, 0x8b]));
         let imported = read_as(&bytes, true);
         prop_assert!(imported.profile.frames.as_slice().iter().all(|f| f.kind != FrameKind::Inline));
     }
