@@ -43,6 +43,8 @@ pub struct StepContext<'a> {
     pub is_leaf: bool,
     /// Whether the code lies in anonymous memory; else in a file.
     pub is_anonymous: bool,
+    /// Whether the word on top of the stack leads into anonymous memory: code there called this function.
+    pub is_called_by_anonymous: bool,
 }
 
 /// How a segment of foreign frames came out.

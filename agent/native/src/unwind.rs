@@ -137,9 +137,13 @@ impl Unwinder {
                 regs.ip.wrapping_sub(1)
             };
             let code = space.find(address);
-            if let Some(unwinder) = &self.interposed
-                && (matches!(code, Some(Code::Anonymous)) || claimed(&**unwinder, code, address))
+            let unwinder = self.interposed.as_ref();
+            let is_claimed = unwinder.is_some_and(|u| claimed(&**u, code, address));
+            if let Some(unwinder) = unwinder
+                && (matches!(code, Some(Code::Anonymous)) || is_claimed)
             {
+                let on_top = words.word(regs.sp()).map(|back| back.wrapping_sub(1));
+                let caller = on_top.and_then(|back| space.find(back));
                 let context = StepContext {
                     pid,
                     captured,
@@ -148,6 +152,7 @@ impl Unwinder {
                     words,
                     is_leaf: stack.frames.is_empty(),
                     is_anonymous: matches!(code, Some(Code::Anonymous)),
+                    is_called_by_anonymous: matches!(caller, Some(Code::Anonymous)),
                 };
                 if let Some(found) = unwinder.step(&context) {
                     let frames = found.frames.into_iter();
@@ -172,6 +177,14 @@ impl Unwinder {
                 None => Pc::Unknown,
             });
             let step = self.step(code, address, &regs, words);
+            // Where it was interrupted, tables may not hold: an interpreter's state one frame for all of its code.
+            let is_lost = match step {
+                Some(Step::Caller { regs, .. }) => space.find(regs.ip.wrapping_sub(1)).is_none(),
+                _ => is_claimed && step == Some(Step::End),
+            };
+            if interrupted && is_lost && !is_entry(code, address) {
+                return Stop::NoTables;
+            }
             if let Some(Step::Caller { regs, interrupted }) = step {
                 *at = (regs, interrupted);
                 continue;

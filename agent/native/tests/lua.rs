@@ -4,6 +4,7 @@
 mod support;
 
 use fleetflame_native::{TargetSelector, mono_ns};
+use model::FindingCode;
 use model::profile::FrameKind;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -189,6 +190,66 @@ fn without_the_compiler_it_is_the_same() {
     check(&capture, &truth, &FUNCTIONS);
     let compiled = |s: &&support::Stack| s.frames.iter().any(|f| f.kind == FrameKind::Jit);
     assert_eq!(capture.stacks.iter().filter(compiled).count(), 0);
+}
+
+#[test]
+fn a_build_without_gc64_has_its_c_stacks_and_no_lua_function_is_made_up() {
+    let _one = alone();
+    let dir = tempfile::tempdir().unwrap();
+    let script = dir.path().join("work.lua");
+    // Says first what it is: a build with GC64 would pass this test by accident.
+    let asked = r#"assert(require "ffi".abi "gc64" == false)"#;
+    std::fs::write(&script, format!("{asked} {WORK}")).unwrap();
+    let mut command = Command::new(support::without_gc64::luajit());
+    let (capture, truth) = enough(command.arg(&script), 8);
+    report(&capture, &truth);
+    assert_eq!(truth.keys().collect::<Vec<_>>(), FUNCTIONS);
+    let of_lua = [FrameKind::Lua, FrameKind::Jit, FrameKind::Marker];
+    let all = |wanted: &dyn Fn(&support::Stack) -> bool| {
+        let those = capture.stacks.iter().filter(|s| wanted(s));
+        those.map(|s| s.samples).sum::<u64>() as f64
+    };
+    for frame in capture.stacks.iter().flat_map(|s| &s.frames) {
+        let is_honest = ["[lua-unwind-failed]", "[jit]"].contains(&frame.name.as_str());
+        assert!(!of_lua.contains(&frame.kind) || is_honest, "{frame:?}");
+        assert!(frame.line == 0 && frame.file.is_empty(), "{frame:?}");
+    }
+    // C calls the interpreter twice before the script begins, and compiled code is passed.
+    let outward = [
+        "_start",
+        "main",
+        "lua_cpcall",
+        "pmain",
+        "docall",
+        "lua_pcall",
+    ];
+    let n = capture.samples() as f64;
+    let whole = all(&|stack| {
+        let mut frames = stack.frames.iter();
+        outward.iter().all(|o| frames.any(|f| f.name == *o))
+    });
+    let unknown = all(&|s| s.frames.iter().any(|f| f.label() == "[unknown]"));
+    let compiled = all(&|s| s.frames.iter().any(|f| f.kind == FrameKind::Jit));
+    let in_c = all(&|s| s.frames.iter().any(|f| f.name == "lj_cf_table_sort"));
+    eprintln!(
+        "{whole} of {n} whole, {unknown} with an unknown frame, {compiled} compiled, {in_c} in C"
+    );
+    assert!(whole >= 0.99 * n && capture.summary.rooted as f64 >= 0.99 * n);
+    // LuaJIT's own tables are not true where it is entered and left.
+    assert!(unknown <= 0.01 * n);
+    assert!(compiled > 0.1 * n && in_c > 50.0);
+    let s = &capture.summary;
+    assert!(s.lua_segments > 800 && s.lua_failed == s.lua_segments);
+    let said = s
+        .findings
+        .iter()
+        .filter(|f| f.code == FindingCode::LuaUnwindFailed);
+    let said: Vec<_> = said.map(|f| f.evidence.as_str()).collect();
+    let wanted = format!(
+        "{0} of {0} runs of Lua frames could not be followed",
+        s.lua_failed
+    );
+    assert!(said.len() == 1 && said[0].starts_with(&wanted), "{said:?}");
 }
 
 /// The line that `local function NAME` stands on.

@@ -191,6 +191,7 @@ impl Known {
         if !context.is_anonymous {
             return Some(match segment {
                 Some(segment) => self.interpreter(context, segment),
+                None if context.is_leaf && context.is_called_by_anonymous => helper(context),
                 None => failed(),
             });
         }
@@ -208,15 +209,7 @@ impl Known {
             && let Some(back) = context.words.word(context.regs.sp())
             && self.trace(context, back.wrapping_sub(1)).is_some()
         {
-            // A helper of the VM that compiled code called: it has no frame but this address.
-            let mut regs = *context.regs;
-            regs.ip = back;
-            regs.r[usize::from(arch::SP)] = context.regs.sp().wrapping_add(8);
-            return Interposed {
-                frames: Vec::new(),
-                resume: Some(regs),
-                outcome: None,
-            };
+            return helper(context);
         }
         let frames = self.frames(context.pid, segment, None);
         whole(context, segment, frames)
@@ -380,6 +373,22 @@ impl Known {
         if kept > TRACE_BYTES_MAX {
             self.vms.retain(|key, _| key.0 != pid);
         }
+    }
+}
+
+/// A helper of the VM that compiled code called: it has no frame but the address on top of the stack.
+fn helper(context: &StepContext<'_>) -> Interposed {
+    let back = context.words.word(context.regs.sp());
+    let resume = back.map(|back| {
+        let mut regs = *context.regs;
+        regs.ip = back;
+        regs.r[usize::from(arch::SP)] = context.regs.sp().wrapping_add(8);
+        regs
+    });
+    Interposed {
+        frames: Vec::new(),
+        resume,
+        outcome: None,
     }
 }
 

@@ -8,6 +8,8 @@
     reason = "support of tests; each uses a part"
 )]
 
+pub mod without_gc64;
+
 use fleetflame_native::{Armed, NativeConfig, NativeSummary, Sampler, TargetSelector, mono_ns};
 use model::profile::{CounterKind, Frame, FrameKind, Measure, ROOT, Recorder, RecorderLimits};
 use std::os::unix::process::CommandExt as _;
