@@ -14,8 +14,9 @@ use std::fs::File;
 use std::io::{IsTerminal as _, Read};
 use std::path::Path;
 
-/// Bytes that are read at once.
-const PIECE_BYTES: usize = 1 << 20;
+/// Bytes that are taken apart at once: what fits into a core's own cache. A pipe gives less; readers
+/// are told more than a stack at a time, so that they know one that comes again.
+const PIECE_BYTES: usize = 256 << 10;
 /// A bar for less than this would only flicker.
 const BAR_AFTER_BYTES: u64 = 16 << 20;
 
@@ -173,11 +174,8 @@ impl Opened {
         let bar = self.bar();
         let mut piece = vec![0; PIECE_BYTES];
         loop {
-            let got = match self.from.read(&mut piece) {
-                Ok(got) => got,
-                Err(e) if e.kind() == std::io::ErrorKind::Interrupted => continue,
-                Err(e) => return Err(e).with_context(|| format!("failed to read {}", self.name)),
-            };
+            let got = fill(&mut self.from, &mut piece);
+            let got = got.with_context(|| format!("failed to read {}", self.name))?;
             if got == 0 {
                 break;
             }
@@ -211,6 +209,20 @@ impl Opened {
         bar.set_prefix(self.name.clone());
         bar
     }
+}
+
+/// Reads until the piece is full or the input ends.
+fn fill(from: &mut impl Read, piece: &mut [u8]) -> std::io::Result<usize> {
+    let mut filled = 0;
+    while filled < piece.len() {
+        match from.read(&mut piece[filled..]) {
+            Ok(0) => break,
+            Ok(got) => filled += got,
+            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(filled)
 }
 
 /// An input that cannot be read, with its name. A format that is none is the user's to know.

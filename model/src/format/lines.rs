@@ -26,6 +26,37 @@ impl Line<'_> {
     }
 }
 
+/// Hears of lines.
+pub trait Ear {
+    /// One line.
+    fn line(&mut self, line: Line<'_>);
+
+    /// What comes next, before it is taken apart: whole lines or not. Out: how much of it is done
+    /// with.
+    #[inline]
+    fn ahead(&mut self, _rest: &[u8]) -> Option<Ahead> {
+        None
+    }
+}
+
+struct Each<F>(F);
+
+impl<F: FnMut(Line<'_>)> Ear for Each<F> {
+    #[inline]
+    fn line(&mut self, line: Line<'_>) {
+        (self.0)(line);
+    }
+}
+
+/// Whole lines that need not be given one by one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ahead {
+    /// Their bytes, with the end of the last one.
+    pub bytes: usize,
+    /// How many they are.
+    pub lines: u64,
+}
+
 /// Puts lines together again. See the module.
 #[derive(Debug, Default)]
 pub struct Lines {
@@ -38,7 +69,12 @@ pub struct Lines {
 
 impl Lines {
     /// Takes the next piece and gives every line that ends in it.
-    pub fn feed(&mut self, piece: &[u8], mut each: impl FnMut(Line<'_>)) {
+    pub fn feed(&mut self, piece: &[u8], each: impl FnMut(Line<'_>)) {
+        self.feed_to(piece, &mut Each(each));
+    }
+
+    /// The same for an ear that looks ahead.
+    pub fn feed_to(&mut self, piece: &[u8], ear: &mut impl Ear) {
         let mut rest = piece;
         if self.carried > 0 {
             let Some(end) = memchr::memchr(b'\n', rest) else {
@@ -49,25 +85,30 @@ impl Lines {
             rest = &rest[end + 1..];
             let carry = std::mem::take(&mut self.carry);
             let len = std::mem::take(&mut self.carried);
-            self.give(&carry, len, &mut each);
+            self.give(&carry, len, ear);
             self.carry = carry;
             self.carry.clear();
         }
-        let mut from = 0;
-        for end in memchr::memchr_iter(b'\n', rest) {
-            let line = &rest[from..end];
-            self.give(line, line.len(), &mut each);
-            from = end + 1;
+        loop {
+            if let Some(ahead) = ear.ahead(rest) {
+                self.number += ahead.lines;
+                rest = &rest[ahead.bytes..];
+            } else if let Some(end) = memchr::memchr(b'\n', rest) {
+                self.give(&rest[..end], end, ear);
+                rest = &rest[end + 1..];
+            } else {
+                break;
+            }
         }
-        self.keep(&rest[from..]);
+        self.keep(rest);
     }
 
     /// Gives the last line when the stream ended without a line end.
-    pub fn end(&mut self, mut each: impl FnMut(Line<'_>)) {
+    pub fn end(&mut self, each: impl FnMut(Line<'_>)) {
         if self.carried > 0 {
             let carry = std::mem::take(&mut self.carry);
             let len = std::mem::take(&mut self.carried);
-            self.give(&carry, len, &mut each);
+            self.give(&carry, len, &mut Each(each));
         }
     }
 
@@ -85,14 +126,14 @@ impl Lines {
     }
 
     #[inline]
-    fn give(&mut self, line: &[u8], len: usize, each: &mut impl FnMut(Line<'_>)) {
+    fn give(&mut self, line: &[u8], len: usize, ear: &mut impl Ear) {
         self.number += 1;
         let bytes = if line.len() > LINE_BYTES_MAX {
             &line[..LINE_BYTES_MAX]
         } else {
             line.strip_suffix(b"\r").unwrap_or(line)
         };
-        each(Line {
+        ear.line(Line {
             bytes,
             number: self.number,
             len,

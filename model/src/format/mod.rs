@@ -11,6 +11,7 @@ pub mod folded;
 pub mod histogram;
 pub mod import;
 pub mod in_order;
+mod known_lines;
 pub mod lines;
 pub mod perf_script;
 pub mod pprof;

@@ -4,7 +4,7 @@
 
 use super::{ImportError, ImportStats, WHOLE_BYTES_MAX};
 use crate::format::fold::Fold;
-use crate::format::lines::{Line, Lines};
+use crate::format::lines::{Ahead, Ear, Line, Lines};
 use crate::profile::Profile;
 
 /// Where a reader puts what it finds.
@@ -37,6 +37,12 @@ pub trait LineReader {
     /// One line.
     fn line(&mut self, line: Line<'_>, into: &mut Intake);
 
+    /// See [`Ear::ahead`].
+    #[inline]
+    fn ahead(&mut self, _rest: &[u8]) -> Option<Ahead> {
+        None
+    }
+
     /// The end: what was begun and not ended.
     fn end(&mut self, into: &mut Intake);
 }
@@ -58,10 +64,28 @@ impl<R> ByLine<R> {
     }
 }
 
+/// A reader, and where it puts things.
+struct Reading<'a, R> {
+    reader: &'a mut R,
+    into: &'a mut Intake,
+}
+
+impl<R: LineReader> Ear for Reading<'_, R> {
+    #[inline]
+    fn line(&mut self, line: Line<'_>) {
+        self.reader.line(line, self.into);
+    }
+
+    #[inline]
+    fn ahead(&mut self, rest: &[u8]) -> Option<Ahead> {
+        self.reader.ahead(rest)
+    }
+}
+
 impl<R: LineReader> Reader for ByLine<R> {
     fn feed(&mut self, bytes: &[u8], into: &mut Intake) -> Result<(), ImportError> {
         let reader = &mut self.reader;
-        self.lines.feed(bytes, |line| reader.line(line, into));
+        self.lines.feed_to(bytes, &mut Reading { reader, into });
         Ok(())
     }
 

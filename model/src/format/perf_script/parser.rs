@@ -38,11 +38,16 @@ pub struct Parser {
 }
 
 impl Parser {
+    /// Whether the next line belongs to a stack, and nothing is held that it could decide on.
+    #[inline]
+    pub(super) fn is_inside(&self) -> bool {
+        self.inside && self.held == Held::Nothing
+    }
+
     /// One line.
     #[inline]
     pub fn line(&mut self, line: Line<'_>, to: &mut impl Samples) {
-        if self.inside
-            && self.held == Held::Nothing
+        if self.is_inside()
             && let Some((frame, true)) = frame::columns(line.bytes)
             && !line.is_cut()
         {

@@ -6,7 +6,8 @@ use super::frame::hex;
 use super::modules::Modules;
 use super::{FrameText, Header, Parser, PerfOptions, Samples};
 use crate::format::import::{ImportOptions, Intake, LineReader};
-use crate::format::lines::Line;
+use crate::format::known_lines::KnownLines;
+use crate::format::lines::{Ahead, Line};
 use crate::profile::{Frame, FrameId, FrameKind, Measure, Process, Series, SeriesId};
 use foldhash::HashMap;
 
@@ -21,6 +22,7 @@ const EVENTS_MAX: usize = 64;
 pub struct PerfReader {
     parser: Parser,
     state: State,
+    known: KnownLines,
 }
 
 impl PerfReader {
@@ -30,6 +32,7 @@ impl PerfReader {
         Self {
             parser: Parser::default(),
             state: State::new(options),
+            known: KnownLines::default(),
         }
     }
 }
@@ -38,7 +41,29 @@ impl LineReader for PerfReader {
     #[inline]
     fn line(&mut self, line: Line<'_>, into: &mut Intake) {
         let state = &mut self.state;
+        state.alone = None;
+        let was_inside = self.parser.is_inside();
         self.parser.line(line, &mut Folding { state, into });
+        // Inside before and after it, the line decided on itself only.
+        if let Some(id) = self.state.alone
+            && was_inside
+            && self.parser.is_inside()
+        {
+            self.known.learn(line.bytes, id);
+        }
+    }
+
+    #[inline]
+    fn ahead(&mut self, rest: &[u8]) -> Option<Ahead> {
+        let state = &mut self.state;
+        if !self.parser.is_inside() || !state.options.skip_after.is_empty() {
+            return None;
+        }
+        let (id, ahead) = self.known.find(rest)?;
+        if !state.skip {
+            state.push(id);
+        }
+        Some(ahead)
     }
 
     fn end(&mut self, into: &mut Intake) {
@@ -82,6 +107,8 @@ struct State {
     modules: Modules,
     stack: Vec<FrameId>,
     values: [u64; 3],
+    /// The frame that the line which is read came to, when it came to one and nothing else.
+    alone: Option<FrameId>,
 }
 
 impl State {
@@ -102,6 +129,7 @@ impl State {
             modules: Modules::default(),
             stack: Vec::new(),
             values: [0; 3],
+            alone: None,
         }
     }
 
@@ -247,6 +275,7 @@ impl Samples for Folding<'_> {
     fn begin(&mut self, header: &Header<'_>) {
         let (state, into) = (&mut *self.state, &mut *self.into);
         state.stack.clear();
+        state.alone = None;
         state.skip_rest = false;
         state.skip = !state.takes(header, into);
         if state.skip {
@@ -299,6 +328,7 @@ impl Samples for Folding<'_> {
             let frame = Frame::unnamed(kind, base.replace(char::is_control, " "), None, address);
             let id = fold.whole_frame(&frame);
             state.push(id);
+            state.alone = Some(id);
             return;
         }
         if kind == FrameKind::Jit
@@ -309,6 +339,7 @@ impl Samples for Folding<'_> {
         } else {
             let id = fold.frame(kind, frame.name, module);
             state.push(id);
+            state.alone = Some(id);
         }
         if !state.options.skip_after.is_empty() {
             state.skip_rest = (state.options.skip_after.iter()).any(|s| s.as_bytes() == frame.name);

@@ -17,7 +17,8 @@ mod frame;
 mod tests;
 
 use super::import::{ImportOptions, Intake, LineReader};
-use super::lines::Line;
+use super::known_lines::KnownLines;
+use super::lines::{Ahead, Line};
 use crate::profile::{Frame, FrameId, FrameKind, SeriesId};
 use frame::FrameText;
 
@@ -43,6 +44,7 @@ pub struct StapReader {
     held: Vec<u8>,
     held_number: u64,
     debug: Debug,
+    known: KnownLines,
 }
 
 /// Debug output, which can be nearly all of an input: lines and bytes that the stats do not have yet.
@@ -65,18 +67,26 @@ impl StapReader {
             held: Vec::new(),
             held_number: 0,
             debug: Debug::default(),
+            known: KnownLines::default(),
         }
     }
 
-    /// One more frame. Of a stack that is too deep the frames next to the leaf go: the fold counts
-    /// it under `[deeper]` at the depth where it is cut.
+    /// One more frame.
     #[inline]
-    fn push(&mut self, text: &FrameText<'_>, into: &mut Intake) {
+    fn push(&mut self, text: &FrameText<'_>, into: &mut Intake) -> FrameId {
         let id = if self.keep_offsets && text.name.is_empty() {
             unnamed(text, into)
         } else {
             into.fold.frame(text.kind, text.name, text.module)
         };
+        self.push_frame(id);
+        id
+    }
+
+    /// The same. Of a stack that is too deep the frames next to the leaf go: the fold counts
+    /// it under `[deeper]` at the depth where it is cut.
+    #[inline]
+    fn push_frame(&mut self, id: FrameId) {
         self.stack.push(id);
         if self.stack.len() > self.depth_max.saturating_mul(2).max(64) {
             let over = self.stack.len() - self.depth_max - 1;
@@ -198,7 +208,8 @@ impl LineReader for StapReader {
             if !self.held.is_empty() {
                 self.release(false, into);
             }
-            self.push(&text, into);
+            let id = self.push(&text, into);
+            self.known.learn(line.bytes, id);
         } else if let Some((digits, negative)) = frame::count(line.bytes) {
             if !self.held.is_empty() {
                 self.release(false, into);
@@ -209,6 +220,16 @@ impl LineReader for StapReader {
         } else {
             self.other(line, into);
         }
+    }
+
+    #[inline]
+    fn ahead(&mut self, rest: &[u8]) -> Option<Ahead> {
+        if !self.held.is_empty() {
+            return None;
+        }
+        let (id, ahead) = self.known.find(rest)?;
+        self.push_frame(id);
+        Some(ahead)
     }
 
     fn end(&mut self, into: &mut Intake) {
