@@ -23,7 +23,7 @@ use std::process::ExitCode;
 /// What to measure, and how.
 #[derive(Clone, Debug, Parser)]
 #[command(after_help = "\
-Parts: fold, picture, merge, wire, stream, browser, sampler, compare; all when none is named.
+Parts: fold, picture, merge, wire, stream, browser, sampler, compare, rank; all when none is named.
 
 Exit codes: 0 all limits kept; 1 a limit missed or something of ours failed; 3 a tool to compare with is missing.
 FLAMEGRAPH_DIR names a checkout of github.com/brendangregg/FlameGraph.")]

@@ -17,7 +17,8 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 const PART: &str = "merge";
-const HOSTS: u64 = 100;
+/// Hosts of a fleet.
+pub const HOSTS: u64 = 100;
 const SHARED_PERCENT: usize = 80;
 /// Narrowest frame in percent, on both sides.
 const WIDTH: &str = "0.1";

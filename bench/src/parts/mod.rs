@@ -8,6 +8,7 @@ mod compare;
 mod fold;
 mod merge;
 mod picture;
+mod rank;
 mod sampler;
 mod stream;
 mod wire;
@@ -27,4 +28,5 @@ pub const PARTS: &[Part] = &[
     ("browser", browser::measure),
     ("sampler", sampler::measure),
     ("compare", compare::measure),
+    ("rank", rank::measure),
 ];

@@ -22,6 +22,7 @@ mod output;
 mod plan;
 mod progress;
 mod push;
+mod rank;
 mod reading;
 mod runs;
 mod script_file;
@@ -112,6 +113,8 @@ pub enum Verb {
     Heat(heat::HeatArgs),
     /// Draw the difference of two sides
     Diff(diff::DiffArgs),
+    /// Say which host is unlike the others: of runs, or of files from elsewhere
+    Rank(rank::RankArgs),
     /// Print a commented file that works
     Example(example::ExampleArgs),
     /// Make certificates for a fleet
@@ -143,6 +146,7 @@ pub fn run(cli: Cli) -> anyhow::Result<u8> {
         Verb::Flame(args) => flame::flame(&args, &output),
         Verb::Heat(args) => heat::heat(&args, &output),
         Verb::Diff(args) => diff::diff(&args, &output),
+        Verb::Rank(args) => rank::rank(&args, &output),
         Verb::Example(args) => example::example(&args, &output),
     }
 }

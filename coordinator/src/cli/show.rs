@@ -5,13 +5,16 @@ use super::COMPLETE;
 use super::input::{self, Root};
 use super::output::{Output, usage};
 use super::reading::ReadArgs;
-use crate::compare::{By, Ranking, top};
+use crate::compare::{By, top};
 use crate::render::{count, findings_text, percent, printable, table};
 use crate::store::RunRecord;
 use clap::Args;
 use model::profile::Measure;
 use serde_json::json;
 use std::fmt::Write as _;
+
+/// Hosts of the ranking that are shown; `fleetflame rank` shows more.
+const RANKED_HOSTS: usize = 5;
 
 /// Arguments of `show`.
 #[derive(Debug, Args)]
@@ -46,7 +49,8 @@ pub fn show(args: &ShowArgs, output: &Output) -> anyhow::Result<u8> {
     let mut text = heading(record);
     text.push_str(&hosts(record, output.bold()));
     if let Some(ranking) = &record.ranking {
-        text.push_str(&ranked(ranking));
+        text.push('\n');
+        text.push_str(&super::rank::sentences(ranking, RANKED_HOSTS));
     }
     let rows: Vec<Vec<String>> = frames
         .rows
@@ -124,17 +128,4 @@ fn hosts(record: &RunRecord, bold: bool) -> String {
         &rows,
         bold,
     )
-}
-
-fn ranked(ranking: &Ranking) -> String {
-    let mut text = String::from("\n");
-    for sentence in ranking.sentences().iter().take(5) {
-        let _ = writeln!(text, "{}", printable(sentence));
-    }
-    let more = ranking.entries.len().saturating_sub(5);
-    if more > 0 {
-        let _ = writeln!(text, "… and {more} hosts more");
-    }
-    let _ = writeln!(text, "({})", printable(&ranking.note));
-    text
 }

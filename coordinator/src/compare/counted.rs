@@ -100,21 +100,24 @@ pub fn count(profile: &Profile, per: Per, wanted: Wanted, gaps: Gaps) -> Option<
         let mut host = layout.host;
         let mut sums = Sums::new(profile, &features);
         let (mut samples, mut value) = (0.0, 0.0);
-        for (block, weight, rows) in cells.rows.iter().map(|c| {
-            let lost = cells.weight(c.second);
-            (layout.block_of[&(c.worker, c.second)], lost, &c.rows)
-        }) {
-            for (node, values) in rows {
-                let one = values.get(measure).copied().unwrap_or(0) as f64 * worth * weight;
-                samples += values[0] as f64 * weight;
-                value += one;
-                sums.add(*node, one);
+        let mut blocks: Vec<(u32, &Second)> = (cells.rows.iter())
+            .map(|c| (layout.block_of[&(c.worker, c.second)], c))
+            .collect();
+        blocks.sort_by_key(|(block, _)| *block);
+        for of_block in blocks.chunk_by(|a, b| a.0 == b.0) {
+            for (_, cell) in of_block {
+                let weight = cells.weight(cell.second);
+                for (node, values) in &cell.rows {
+                    let one = values.get(measure).copied().unwrap_or(0) as f64 * worth * weight;
+                    samples += values[0] as f64 * weight;
+                    value += one;
+                    sums.add(*node, one);
+                }
             }
-            sums.give(block, &mut host, per);
+            sums.give(of_block[0].0, &mut host, per);
         }
         // Exactly 1 where samples themselves are counted.
         host.sample = ratio(value, samples);
-        host.values.iter_mut().for_each(joined);
         if host.sample <= 0.0 || host.weight() <= 0.0 {
             counted.without_samples.push(name.to_owned());
             continue;
@@ -130,19 +133,6 @@ pub fn count(profile: &Profile, per: Per, wanted: Wanted, gaps: Gaps) -> Option<
     counted.callers = features.callers;
     counted.features = features.list;
     Some(counted)
-}
-
-/// Values of the same block become one.
-fn joined(values: &mut Vec<(u32, f64)>) {
-    values.sort_by_key(|v| v.0);
-    let mut out: Vec<(u32, f64)> = Vec::with_capacity(values.len());
-    for (block, value) in values.drain(..) {
-        match out.last_mut() {
-            Some(last) if last.0 == block => last.1 += value,
-            _ => out.push((block, value)),
-        }
-    }
-    *values = out;
 }
 
 /// One worker's second.

@@ -18,9 +18,11 @@ const FEATURES_MAX: usize = 1_500;
 pub(super) struct Features {
     pub(super) list: Vec<Feature>,
     pub(super) callers: Vec<Option<usize>>,
+    /// Of places: the last one on the way from the root to each node, the node itself included.
     of_node: Vec<Option<u32>>,
     total_of_frame: Vec<Option<u32>>,
     own_of_frame: Vec<Option<u32>>,
+    are_places: bool,
 }
 
 impl Features {
@@ -37,6 +39,7 @@ impl Features {
             of_node: vec![None; nodes.len()],
             total_of_frame: vec![None; frames],
             own_of_frame: vec![None; frames],
+            are_places: wanted == Wanted::Places,
         };
         let labels: Vec<String> = match wanted {
             Wanted::Places => Vec::new(),
@@ -119,15 +122,16 @@ impl Features {
         chosen.sort_by(|a, b| best[*b].0.total_cmp(&best[*a].0).then(a.cmp(b)));
         chosen.truncate(FEATURES_MAX);
         chosen.sort_unstable();
-        for id in chosen {
-            let mut above = nodes[id].parent;
-            while above != ROOT && self.of_node[above.0 as usize].is_none() {
-                above = nodes[above.0 as usize].parent;
+        let mut chosen = chosen.into_iter().peekable();
+        // Callers have smaller numbers than what they call.
+        for id in 1..nodes.len() {
+            let above = self.of_node[nodes[id].parent.0 as usize];
+            self.of_node[id] = above;
+            if chosen.next_if_eq(&id).is_some() {
+                self.of_node[id] = u32::try_from(self.list.len()).ok();
+                self.callers.push(above.map(|f| f as usize));
+                self.list.push(Feature::Node(NodeId(id as u32)));
             }
-            let caller = self.of_node[above.0 as usize].map(|f| f as usize);
-            self.of_node[id] = u32::try_from(self.list.len()).ok();
-            self.callers.push(caller);
-            self.list.push(Feature::Node(NodeId(id as u32)));
         }
     }
 
@@ -175,7 +179,7 @@ fn stands_above(profile: &Profile, id: usize, frame: FrameId) -> bool {
     false
 }
 
-/// Sums up the tree of one worker's second.
+/// Sums up the tree of one block.
 pub(super) struct Sums<'a> {
     profile: &'a Profile,
     features: &'a Features,
@@ -197,12 +201,16 @@ impl<'a> Sums<'a> {
 
     pub(super) fn add(&mut self, node: NodeId, value: f64) {
         self.whole += value;
+        // What stands above the last place follows in `give`.
+        self.put(self.features.of_node[node.0 as usize], value);
+        if self.features.are_places {
+            return;
+        }
         let nodes = self.profile.tree.as_slice();
         let mut at = node;
         while at != ROOT {
             let here = nodes[at.0 as usize];
             let frame = here.frame.0 as usize;
-            self.put(self.features.of_node[at.0 as usize], value);
             let total = self.features.total_of_frame.get(frame).copied().flatten();
             if total.is_some() && !self.same_above(at, total) {
                 self.put(total, value);
@@ -245,6 +253,17 @@ impl<'a> Sums<'a> {
     /// Gives what was summed to a block, and begins anew.
     pub(super) fn give(&mut self, block: u32, host: &mut Host, per: Per) {
         host.values.resize(self.by_feature.len() + 1, Vec::new());
+        if self.features.are_places {
+            // A place has what those below it have; they have larger numbers.
+            for feature in (0..self.by_feature.len()).rev() {
+                let value = self.by_feature[feature];
+                if value > 0.0
+                    && let Some(caller) = self.features.callers[feature]
+                {
+                    self.put(u32::try_from(caller).ok(), value);
+                }
+            }
+        }
         for feature in self.touched.drain(..) {
             let value = std::mem::take(&mut self.by_feature[feature as usize]);
             if value > 0.0 {
