@@ -11,7 +11,8 @@ use crate::store::{self, RunDir, RunRecord, RunState, StoreError};
 use model::coverage::HostOutcome;
 use model::format::ffz::Want;
 use model::job::Probe;
-use model::profile::{Measure, Profile};
+use model::profile::Profile;
+use model::script::StackUnit;
 use model::{Coverage, Finding, FindingCode, HostName};
 
 /// Measures how long the parts of a run take, for its record.
@@ -87,16 +88,23 @@ fn settle(
         record.captured_from = Some(store::utc_text(from_unix_ms));
     }
     record.ended = Some(store::utc_text(clock::wall_unix_ms()));
-    let compacted = store::compact(dir, &probe, &Measure::of(record.job.probe), &hosts)?;
+    let compacted = store::compact(dir, &probe, &record.job.measures(), &hosts)?;
     record.findings.extend(compacted.findings);
     let is_script = record.job.probe == Probe::Script;
     complete_coverage(&mut record.coverage, &compacted.profile, is_script);
     record.state = state(&record.coverage, captured.interrupted);
+    let has_stacks = compacted.profile.grand_total()[0] > 0;
     let printed = is_script && record.coverage.hosts.values().any(|h| h.captured);
-    if compacted.profile.grand_total()[0] == 0 && !printed {
+    if !has_stacks && !printed {
         record
             .findings
             .push(Finding::new(FindingCode::NothingCaptured, ""));
+    }
+    let script = record.job.script.as_ref();
+    if let Some(script) = script.filter(|s| has_stacks && s.stack_unit == StackUnit::Sum) {
+        let said = format!("{} prints stacks with sums", script.file);
+        let finding = Finding::new(FindingCode::ScriptUnit, said);
+        record.findings.push(finding);
     }
     if captured.remainder_held {
         let said = "a host was lost, or could not send everything";
@@ -166,24 +174,21 @@ pub(crate) fn note_settled(record: &mut RunRecord) {
 fn complete_coverage(coverage: &mut Coverage, profile: &Profile, is_script: bool) {
     let mut findings = Vec::new();
     for (name, host) in &mut coverage.hosts {
-        let taken: u64 = if is_script {
-            host.stats.printed.len() as u64
-        } else {
-            profile
-                .select(|s| s.host == *name)
-                .values()
-                .map(|v| v[0])
-                .fold(0, u64::saturating_add)
-        };
+        let of_stacks = profile
+            .select(|s| s.host == *name)
+            .values()
+            .map(|v| v[0])
+            .fold(0, u64::saturating_add);
+        let taken = of_stacks.saturating_add(host.stats.printed.len() as u64);
         host.captured = taken > 0;
-        if host.stats.samples == 0 && !is_script {
-            host.stats.samples = taken;
+        if host.stats.samples == 0 {
+            host.stats.samples = of_stacks;
         }
         let lost = host.stats.lost.saturating_add(host.stats.dropped);
         if lost > 0 || host.stats.throttled > 0 {
             let said = format!(
-                "{} lost by the kernel, {} dropped by the agent, {} times throttled, {} taken",
-                host.stats.lost, host.stats.dropped, host.stats.throttled, taken
+                "{} lost by the kernel, {} dropped by the agent, {} times throttled, {of_stacks} taken",
+                host.stats.lost, host.stats.dropped, host.stats.throttled
             );
             findings.push(Finding::new(FindingCode::SamplesLost, said).on(name.as_str()));
         }

@@ -23,7 +23,6 @@ pub mod transport;
 
 use clock::Clock;
 use dispatch::{Dispatch, Watch};
-use model::profile::Measure;
 use model::{HostName, JobSpec, RunId};
 use std::path::PathBuf;
 use store::{HostPlan, Intake, RunDir, RunRecord};
@@ -79,7 +78,7 @@ pub async fn run(job: &JobSpec, rooms: Rooms<'_>) -> anyhow::Result<RunRecord> {
     }
     dir.write_record(&record)?;
 
-    let intake = Intake::begin(&dir, &job.probe.to_string(), Measure::of(job.probe));
+    let intake = Intake::begin(&dir, &job.probe.to_string(), job.measures());
     let context = Dispatch {
         job,
         clock: &rooms.clock,
@@ -105,7 +104,7 @@ pub async fn collect(dir: &RunDir, rooms: Rooms<'_>) -> anyhow::Result<RunRecord
         return Ok(record);
     }
     let mut timer = conclude::Timer::new(&rooms.clock);
-    let measures = Measure::of(record.job.probe);
+    let measures = record.job.measures();
     let (intake, torn) = Intake::resume(dir, &record.job.probe.to_string(), &measures)?;
     record.findings.extend(torn);
     // A coordinator that was killed has written its plan, and no coverage.

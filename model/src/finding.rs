@@ -199,6 +199,8 @@ finding_codes! {
         "Put `if ($^pid_ok)` around what its probes do, or take the result as that of the whole host.";
     ScriptPerProcess, "script-per-process", Note, "The script is written for one process: it takes a run for each.",
         "Nothing to do; with `$^pid_ok` instead of a test for target() one run would do.";
+    ScriptUnit, "script-unit", Note, "The script does not tell what the counts of its stacks are.",
+        "Say it: --unit samples, ns, us, ms or bytes; until then pictures say `sum`.";
     // --- SystemTap
     StapNotPermitted, "stap-not-permitted", Error, "SystemTap does not let the agent load a module.",
         "Run the agent as root, or put its user into the groups that docs/systemtap.md names.";

@@ -193,6 +193,12 @@ impl JobSpec {
         self.arm_timeout_ms.unwrap_or(usual)
     }
 
+    /// What its profile measures.
+    #[must_use]
+    pub fn measures(&self) -> Vec<crate::profile::Measure> {
+        crate::profile::Measure::of(self.probe, self.script.as_ref())
+    }
+
     /// The targets on one host.
     #[must_use]
     pub fn targets_of(&self, host: &HostName) -> &[Target] {

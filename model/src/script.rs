@@ -4,8 +4,10 @@
 //! host's policy has that), or more output than the bound.
 
 use crate::format::script_output::{OutputReader, ScriptOutput};
+use crate::profile::Measure;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::str::FromStr;
 
 /// Largest script that is ordered, with its modules, in bytes: an order is one message of at most 4 MiB.
 pub const SCRIPT_BYTES_MAX: usize = 1 << 20;
@@ -32,6 +34,90 @@ pub struct Script {
     /// The modules that it takes in, and those that these do, by the names of their `@use`.
     #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
     pub modules: BTreeMap<String, ScriptModule>,
+    /// What the count behind a stack that it prints is of.
+    #[serde(default)]
+    pub stack_unit: StackUnit,
+}
+
+impl Script {
+    /// Whether it takes, names or prints stacks: whether a line that it prints may be a frame, and whether a module needs
+    /// unwind data of its target.
+    #[must_use]
+    pub fn takes_stacks(&self) -> bool {
+        let modules = self.modules.values().map(|module| &module.text);
+        let mut texts = std::iter::once(&self.text).chain(modules);
+        // backtrace, print_ustack, sprint_syms, usymname, luajit_debug_dumpstack …
+        let words = ["trace", "stack", "sym"];
+        texts.any(|text| words.iter().any(|word| text.contains(word)))
+    }
+}
+
+/// What the counts of stacks are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StackUnit {
+    /// How often the stack was seen.
+    #[default]
+    Samples,
+    /// Nanoseconds.
+    Ns,
+    /// Microseconds, which become nanoseconds.
+    Us,
+    /// Milliseconds, which become nanoseconds.
+    Ms,
+    /// Bytes.
+    Bytes,
+    /// A sum of something that the script does not tell.
+    Sum,
+}
+
+impl StackUnit {
+    const WORDS: [(Self, &str); 6] = [
+        (Self::Samples, "samples"),
+        (Self::Ns, "ns"),
+        (Self::Us, "us"),
+        (Self::Ms, "ms"),
+        (Self::Bytes, "bytes"),
+        (Self::Sum, "sum"),
+    ];
+
+    /// Its word.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        Self::WORDS[self as usize].1
+    }
+
+    /// What a profile of such stacks measures.
+    #[must_use]
+    pub fn measure(self) -> Measure {
+        match self {
+            Self::Samples => Measure::new("samples", "count"),
+            Self::Ns | Self::Us | Self::Ms => Measure::new("time", "ns"),
+            Self::Bytes => Measure::new("space", "bytes"),
+            Self::Sum => Measure::new("sum", "count"),
+        }
+    }
+
+    /// How much of the measure one of it is.
+    #[must_use]
+    pub fn scale(self) -> u64 {
+        match self {
+            Self::Us => 1_000,
+            Self::Ms => 1_000_000,
+            _ => 1,
+        }
+    }
+}
+
+impl FromStr for StackUnit {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let known = Self::WORDS.iter().find(|(_, word)| *word == text);
+        known.map(|(unit, _)| *unit).ok_or_else(|| {
+            let words = Self::WORDS.map(|(_, word)| word).join(", ");
+            format!("{text:?} is no unit of stacks; use one of: {words}")
+        })
+    }
 }
 
 /// A file that a script takes in by `@use`.
@@ -183,6 +269,20 @@ mod tests {
         for odd in ["", ".", "a..b", "a/b", "../a", "\u{e9}", &"a".repeat(200)] {
             assert!(!is_module_name(odd), "{odd}");
         }
+    }
+
+    #[test]
+    fn units_have_words_and_times_are_nanoseconds() {
+        for (unit, word) in StackUnit::WORDS {
+            assert_eq!((unit.word(), word.parse()), (word, Ok(unit)));
+        }
+        assert!("kg".parse::<StackUnit>().is_err());
+        assert_eq!(StackUnit::Us.measure(), StackUnit::Ns.measure());
+        assert_eq!(StackUnit::Ms.scale(), 1_000_000);
+        let mut script = Script::default();
+        assert!(!script.takes_stacks());
+        script.text.push_str("probe x { print_ustack(s) }");
+        assert!(script.takes_stacks());
     }
 
     #[test]

@@ -5,7 +5,7 @@ use model::coverage::{CaptureStats, ProcessPlace};
 use model::host::{EngineReport, GatewayProcess};
 use model::job::{EngineChoice, Event, Pick, Probe, Target};
 use model::order::{Budgets, Simulated};
-use model::script::{Printed, Script, ScriptModule};
+use model::script::{Printed, Script, ScriptModule, StackUnit};
 use model::{CaptureOrder, Finding, FindingCode, HostName, HostReport, RunId};
 use proptest::prelude::*;
 
@@ -40,6 +40,7 @@ proptest! {
                 text: "probe begin {}\n".into(),
                 arguments: [("time".to_owned(), "10".to_owned())].into(),
                 modules: [("a.b".to_owned(), ScriptModule { file: "tapset/a/b.sxx".into(), text: "global x\n".into() })].into(),
+                stack_unit: StackUnit::Bytes,
             }),
             simulated: hz.is_multiple_of(3).then_some(Simulated { seed: ms, processes: n, stacks: 5, child: true, arm_ms: 6 }),
         };

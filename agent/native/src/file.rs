@@ -150,6 +150,17 @@ fn open_path(path: &Path, flags: i32) -> io::Result<File> {
         .open(path)
 }
 
+/// A file as a process sees it, below its own root; none that is no plain file, or longer. A link in the last place is not
+/// followed: a target could lead it to a file that only we may read.
+#[must_use]
+pub fn read_in_root_of(pid: u32, path: &str, bytes_max: u64) -> Option<Vec<u8>> {
+    let absolute = path.starts_with('/');
+    let file = absolute.then(|| TargetFile::open_in_root_of(pid, path, false, bytes_max))?;
+    let (mut bytes, mut file) = (Vec::new(), file.ok()?.file.take(bytes_max));
+    file.read_to_end(&mut bytes).ok()?;
+    Some(bytes)
+}
+
 /// Reads a file of /proc, which has no length of its own, up to `limit` bytes.
 ///
 /// # Errors

@@ -65,6 +65,7 @@ pub use cgroup::{GroupSelector, Groups};
 pub use check::{NativeReport, check};
 pub use clock::ClockOffset;
 pub use config::{NativeConfig, Pick, TargetSelector};
+pub use file::read_in_root_of;
 pub use host::{GatewayProcess, gateways, give_usual_priority, lower_own_priority};
 pub use mode::{Mode, Priority};
 pub use offcpu::{Recorded, WaitTotals};

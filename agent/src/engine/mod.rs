@@ -118,7 +118,11 @@ impl EngineRoom {
             nodes_max: order.budgets.stacks_max as usize,
             ..RecorderLimits::default()
         };
-        let recorder = Recorder::new(order.host.as_str(), Measure::of(order.probe), limits);
+        let recorder = Recorder::new(
+            order.host.as_str(),
+            Measure::of(order.probe, order.script.as_ref()),
+            limits,
+        );
         let recorder = Arc::new(Mutex::new(recorder));
         let engine: Box<dyn Engine> = match order.engine {
             EngineChoice::Native => Box::new(NativeEngine::new(
@@ -135,6 +139,7 @@ impl EngineRoom {
                 Arc::clone(&self.clock),
             )),
             EngineChoice::Stap if order.probe == Probe::Script => Box::new(ScriptEngine::new(
+                Arc::clone(&recorder),
                 Arc::clone(&self.processes),
                 Arc::clone(&self.clock),
                 policy.stap_runtime.clone(),

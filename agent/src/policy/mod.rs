@@ -270,7 +270,7 @@ pub(crate) mod tests {
             file: "a.sxx".into(),
             text: "probe begin { exit() }\n".into(),
             arguments: BTreeMap::new(),
-            modules: Default::default(),
+            ..Script::default()
         };
         let order = CaptureOrder {
             engine: EngineChoice::Stap,

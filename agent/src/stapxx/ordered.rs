@@ -91,6 +91,7 @@ mod tests {
                 module("t/m.sxx", "function f() { return $^pid_ok }"),
             )]
             .into(),
+            ..Script::default()
         };
         let bindings = Bindings::default().for_process(7);
         let done = expand_script(&script, &bindings).unwrap();

@@ -157,12 +157,14 @@ pub fn tell(record: &RunRecord, out: &Path, output: &Output) -> anyhow::Result<u
         let _ = write!(text, "\n{}", findings_text(&weighty));
     }
     let at = out.display();
+    let has_stacks = record.coverage.hosts.values().any(|h| h.stats.samples > 0);
     if record.job.probe == Probe::Script {
         let _ = writeln!(
             text,
             "\n{at}/hosts/         what the script printed on each host"
         );
-    } else {
+    }
+    if record.job.probe != Probe::Script || has_stacks {
         let _ = writeln!(text, "\n{at}/merged.svg   the whole fleet");
         let _ = writeln!(text, "{at}/hosts/         one graph a host");
         if record.coverage.hosts.len() > 1 {

@@ -14,6 +14,7 @@ use model::job::{
     EngineChoice, Event, JobHost, Pick, Probe, Reach, Target, parse_duration_ms, parse_wait_us,
 };
 use model::order::Budgets;
+use model::script::StackUnit;
 use model::{HostName, JobSpec};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -62,6 +63,10 @@ pub struct JobFlags {
     /// the tapset folders around the script; repeatable
     #[arg(long, value_name = "DIR")]
     pub include: Vec<PathBuf>,
+    /// With --probe script:FILE: what the counts of its stacks are: samples, ns, us, ms, bytes or sum [default: by what
+    /// the script adds up]
+    #[arg(long, value_name = "UNIT")]
+    pub unit: Option<StackUnit>,
     /// By which event: cpu-clock, or cycles (by perf, where the processor's counters can be used)
     #[arg(long, value_name = "EVENT")]
     pub event: Option<Event>,
@@ -185,7 +190,12 @@ impl JobFlags {
             Some(ProbeFlag::BuiltIn(probe)) => job.probe = *probe,
             Some(ProbeFlag::Script(path)) => {
                 job.probe = Probe::Script;
-                job.script = Some(script_file::read(path, &self.arguments, &self.include)?);
+                job.script = Some(script_file::read(
+                    path,
+                    &self.arguments,
+                    &self.include,
+                    self.unit,
+                )?);
             }
             None => {}
         }
@@ -194,6 +204,9 @@ impl JobFlags {
         }
         if job.script.is_none() && !self.include.is_empty() {
             return Err(usage("--include is for --probe script:FILE"));
+        }
+        if job.script.is_none() && self.unit.is_some() {
+            return Err(usage("--unit is for --probe script:FILE"));
         }
         job.event = self.event.unwrap_or(job.event);
         job.sample_hz = self.hz.unwrap_or(job.sample_hz);
@@ -293,6 +306,7 @@ impl JobFlags {
             min_wait: None,
             arguments: Vec::new(),
             include: Vec::new(),
+            unit: None,
             duration: None,
             arm_timeout: None,
             title: None,

@@ -27,6 +27,7 @@ mod reading;
 mod runs;
 mod script_file;
 mod script_modules;
+mod script_unit;
 mod seconds;
 mod show;
 mod tls;

@@ -2,10 +2,10 @@
 //! to run. Never: a file without a bound, or a judgement of its code: hosts have the last word.
 
 use super::output::usage;
-use super::script_modules;
+use super::{script_modules, script_unit};
 use anyhow::Context as _;
 use model::job::Probe;
-use model::script::{ARGUMENTS_MAX, SCRIPT_BYTES_MAX, Script};
+use model::script::{ARGUMENTS_MAX, SCRIPT_BYTES_MAX, Script, StackUnit};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read as _;
@@ -35,7 +35,8 @@ impl FromStr for ProbeFlag {
     }
 }
 
-/// The script of a file with its modules and the values of its arguments.
+/// The script of a file with its modules and the values of its arguments; the unit of its stacks by what it adds up,
+/// unless it is said.
 ///
 /// # Errors
 /// What cannot be read, or is no `NAME=VALUE`.
@@ -43,6 +44,7 @@ pub(super) fn read(
     path: &Path,
     arguments: &[String],
     include: &[PathBuf],
+    unit: Option<StackUnit>,
 ) -> anyhow::Result<Script> {
     let shown = path.display();
     let mut bytes = Vec::new();
@@ -72,6 +74,7 @@ pub(super) fn read(
     Ok(Script {
         modules: script_modules::of_script(path, &text, include)?,
         file: name.to_string_lossy().into_owned(),
+        stack_unit: unit.unwrap_or_else(|| script_unit::of_script(&text)),
         text,
         arguments: values,
     })
@@ -94,7 +97,7 @@ mod tests {
         let parsed = flag(&format!("script:{}", path.display()));
         assert_eq!(parsed, Ok(ProbeFlag::Script(path.clone())));
         let given = ["time=1".to_owned(), "f=a=b".to_owned(), "time=2".to_owned()];
-        let script = read(&path, &given, &[]).unwrap();
+        let script = read(&path, &given, &[], None).unwrap();
         assert_eq!(
             (&*script.file, &*script.text),
             ("a:b.sxx", "probe begin {}")
@@ -105,17 +108,17 @@ mod tests {
             .map(|(n, v)| (n.as_str(), v.as_str()))
             .collect();
         assert_eq!(values, [("f", "a=b"), ("time", "2")]);
-        assert!(read(&path, &["time".to_owned()], &[]).is_err());
+        assert!(read(&path, &["time".to_owned()], &[], None).is_err());
         std::fs::write(&path, b"\xff").unwrap();
         assert!(
-            read(&path, &[], &[])
+            read(&path, &[], &[], Some(StackUnit::Ns))
                 .unwrap_err()
                 .to_string()
                 .contains("UTF-8")
         );
         std::fs::write(&path, vec![b' '; SCRIPT_BYTES_MAX + 1]).unwrap();
         assert!(
-            read(&path, &[], &[])
+            read(&path, &[], &[], Some(StackUnit::Ns))
                 .unwrap_err()
                 .to_string()
                 .contains("1 MiB")

@@ -92,7 +92,8 @@ pub fn report_html(record: &RunRecord, profile: &Profile, pictures: &[Picture]) 
         let text = printed(&record.coverage);
         let lines: Vec<String> = text.lines().map(escape).collect();
         let _ = writeln!(out, "<pre>{}</pre>", lines.join("\n"));
-    } else {
+    }
+    if record.job.probe != Probe::Script || profile.grand_total()[0] > 0 {
         frames(&mut out, profile);
     }
     findings(&mut out, record);

@@ -38,7 +38,8 @@ pub fn report(record: &RunRecord, profile: &Profile) -> String {
     hosts(&mut out, record);
     if record.job.probe == Probe::Script {
         out.push_str(&printed(&record.coverage));
-    } else {
+    }
+    if record.job.probe != Probe::Script || profile.grand_total()[0] > 0 {
         frames(&mut out, profile);
     }
     findings(&mut out, record);

@@ -16,5 +16,6 @@ pub mod lines;
 pub mod perf_script;
 pub mod pprof;
 pub mod script_output;
+pub mod script_stacks;
 pub mod speedscope;
 pub mod stap;

@@ -2,6 +2,7 @@
 //! Never: two different measures in one sum.
 
 use crate::job::Probe;
+use crate::script::Script;
 use serde::{Deserialize, Serialize};
 
 /// Most measures that one probe has (off-CPU: events, blocked, runqueue).
@@ -54,11 +55,12 @@ impl Measure {
         ]
     }
 
-    /// The measures of a probe.
+    /// The measures of a probe; of a script those of the stacks that it prints.
     #[must_use]
-    pub fn of(probe: Probe) -> Vec<Self> {
-        match probe {
-            Probe::OffCpu => Self::off_cpu(),
+    pub fn of(probe: Probe, script: Option<&Script>) -> Vec<Self> {
+        match (probe, script) {
+            (Probe::OffCpu, _) => Self::off_cpu(),
+            (Probe::Script, Some(script)) => vec![script.stack_unit.measure()],
             _ => Self::on_cpu(),
         }
     }
@@ -87,12 +89,26 @@ impl Measure {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::script::StackUnit;
 
     #[test]
     fn waits_are_shown_by_their_length_and_samples_by_their_number() {
-        let shown = |probe| Measure::shown(&Measure::of(probe));
+        let shown = |probe| Measure::shown(&Measure::of(probe, None));
         assert_eq!(shown(Probe::OnCpu), (0, "samples".to_owned()));
         assert_eq!(shown(Probe::OffCpu), (1, "ns blocked".to_owned()));
         assert_eq!(Measure::shown(&[]), (0, "samples".to_owned()));
+        for (unit, words) in [
+            (StackUnit::Samples, "samples"),
+            (StackUnit::Us, "ns time"),
+            (StackUnit::Bytes, "bytes space"),
+            (StackUnit::Sum, "sum"),
+        ] {
+            let script = Script {
+                stack_unit: unit,
+                ..Script::default()
+            };
+            let of = Measure::of(Probe::Script, Some(&script));
+            assert_eq!(Measure::shown(&of), (0, words.to_owned()));
+        }
     }
 }

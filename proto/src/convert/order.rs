@@ -5,7 +5,7 @@ use super::{BadMessage, bad, run_id};
 use crate::v1;
 use model::order::{Budgets, Simulated};
 use model::script::{
-    ARGUMENTS_MAX, MODULES_MAX, SCRIPT_BYTES_MAX, Script, ScriptModule, is_module_name,
+    ARGUMENTS_MAX, MODULES_MAX, SCRIPT_BYTES_MAX, Script, ScriptModule, StackUnit, is_module_name,
 };
 use model::{CaptureOrder, HostName};
 
@@ -50,6 +50,7 @@ impl From<&CaptureOrder> for v1::CaptureOrder {
                         text: module.text.clone(),
                     })
                     .collect(),
+                stack_unit: s.stack_unit.word().to_owned(),
             }),
             simulated: o.simulated.as_ref().map(|s| v1::Simulated {
                 seed: s.seed,
@@ -121,7 +122,12 @@ fn script(s: v1::Script) -> Result<Script, BadMessage> {
     }
     // They stand in findings and pictures.
     let shown = |file: String| file.chars().filter(|c| !c.is_control()).take(60).collect();
+    let stack_unit = match s.stack_unit.as_str() {
+        "" => StackUnit::default(),
+        word => word.parse().map_err(|e| bad("script", e))?,
+    };
     Ok(Script {
+        stack_unit,
         file: shown(s.file),
         modules: s
             .modules

@@ -161,7 +161,7 @@ pub fn arm(config: NativeConfig) -> (Sampler, Arc<Mutex<Recorder>>) {
     let limits = RecorderLimits::default();
     let recorder = Arc::new(Mutex::new(Recorder::new(
         "test",
-        Measure::of(config.probe),
+        Measure::of(config.probe, None),
         limits,
     )));
     match Sampler::arm(config, recorder.clone()) {

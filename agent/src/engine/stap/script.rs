@@ -1,6 +1,7 @@
 //! A script of the user's, by SystemTap: expanded, found built or built when it is armed, loaded at the start.
 //!
-//! In: an order with a script that the host's policy names by its hash. Out: what the script printed. Never: guru mode;
+//! In: an order with a script that the host's policy names by its hash. Out: the stacks that the script printed, in the
+//! recorder, and the rest of what it printed as text. Never: guru mode;
 //! an option of the order's; a value that was not checked; a module that outlives the capture.
 //!
 //! A script begins when it is loaded, so that the hosts of a run begin as far apart as loading takes (0.5 to 2 s).
@@ -12,15 +13,18 @@ use super::diagnose::{Ending, ReportEnd, conclude, diagnose};
 use super::module::{self, require_closed};
 use super::run::{END, LOAD, Said};
 use super::script_bind::{Bound, bind, find};
+use super::script_loading::Loading;
 use super::script_module::{FoundModule, WantedScript};
+use super::script_stacks::ScriptOutput;
 use super::tool::{self, Turn};
 use crate::clock::Clock;
 use crate::engine::task::{CaptureTask, Told, lock};
-use crate::engine::{BoxFuture, Engine, Poll, Stopped, native as native_engine};
+use crate::engine::{BoxFuture, Engine, Poll, SharedRecorder, Stopped, native as native_engine};
 use crate::process::{Child, Processes, Stage};
 use crate::stapxx::{self, Bindings, Expansion, check_value};
 use model::coverage::CaptureStats;
-use model::script::{PRINTED_BYTES_MAX, PrintedReader};
+use model::profile::{Process, Series};
+use model::script::PRINTED_BYTES_MAX;
 use model::{CaptureOrder, Finding, FindingCode};
 use native::TargetWatch;
 use std::path::{Path, PathBuf};
@@ -34,13 +38,12 @@ use tokio::sync::oneshot;
 /// How often it is looked after.
 const LOOK: Duration = Duration::from_millis(200);
 const STEP_BYTES: usize = 64 << 10;
-/// How long after it was seen in the kernel a module may still be setting up its probes.
-const SET_UP: Duration = Duration::from_secs(10);
 /// What is still in the pipe when the reader has ended comes at once.
 const REST: Duration = Duration::from_secs(1);
 
 /// See the module.
 pub struct ScriptEngine {
+    recorder: SharedRecorder,
     processes: Arc<Processes>,
     clock: Clock,
     runtime: Option<PathBuf>,
@@ -57,47 +60,22 @@ struct Ready {
     /// `-x`: the one process that `target()` is.
     target: Option<u32>,
     stats: CaptureStats,
+    output: Arc<Mutex<ScriptOutput>>,
     loading: Loading,
     _turn: Turn,
-}
-
-/// How far loading is. What it costs is not held against the capture's budget: with built-in probes it is over before the
-/// start, and a script begins by it.
-#[derive(Debug, Default)]
-struct Loading {
-    /// CPU time at the last look, and when it was, in nanoseconds.
-    last: (u64, u64),
-    /// When the module was seen in the kernel.
-    loaded_ns: Option<u64>,
-    /// CPU time that it took; final when it is over.
-    cpu_ns: u64,
-    is_over: bool,
-}
-
-impl Loading {
-    /// What the capture has used, when staprun has used `cpu_ns` at `now_ns`. It is over when staprun, whose work it is,
-    /// has used less than half of a CPU since the last look.
-    fn used(&mut self, is_loaded: bool, cpu_ns: u64, now_ns: u64) -> u64 {
-        let (before_ns, looked_ns) = std::mem::replace(&mut self.last, (cpu_ns, now_ns));
-        if is_loaded {
-            self.loaded_ns.get_or_insert(now_ns);
-        }
-        if !self.is_over {
-            self.cpu_ns = cpu_ns;
-            let loaded_ns = self.loaded_ns.unwrap_or(now_ns);
-            let is_late = u128::from(now_ns.saturating_sub(loaded_ns)) >= SET_UP.as_nanos();
-            let rests = cpu_ns.saturating_sub(before_ns) < now_ns.saturating_sub(looked_ns) / 2;
-            self.is_over = is_late || (is_loaded && rests && looked_ns > 0);
-        }
-        cpu_ns.saturating_sub(self.cpu_ns)
-    }
 }
 
 impl ScriptEngine {
     /// An engine that has run nothing. `runtime` is what the policy names in place of SystemTap's own.
     #[must_use]
-    pub fn new(processes: Arc<Processes>, clock: Clock, runtime: Option<PathBuf>) -> Self {
+    pub fn new(
+        recorder: SharedRecorder,
+        processes: Arc<Processes>,
+        clock: Clock,
+        runtime: Option<PathBuf>,
+    ) -> Self {
         Self {
+            recorder,
             processes,
             clock,
             runtime,
@@ -156,7 +134,7 @@ impl ScriptEngine {
         });
         let looked = looked.await.map_err(|e| failed(&e.to_string()))?;
         let (turn, found) = looked?;
-        let pids = found.pids.clone();
+        let (pids, processes) = (found.pids.clone(), found.processes.clone());
         let wanted = WantedScript {
             script: script.clone(),
             bindings: found.bindings.clone(),
@@ -193,9 +171,26 @@ impl ScriptEngine {
             (Err(finding), Err(_)) => return Err(vec![finding]),
         };
         findings.extend(more);
+        let mode = format!("script {}", script.file);
+        let series = Series {
+            host: order.host.to_string(),
+            process: match &processes[..] {
+                [process] => process.clone(),
+                _ => Process::default(),
+            },
+            engine: "stap".to_owned(),
+            mode: mode.clone(),
+            ..Series::default()
+        };
+        let (recorder, now_ns) = (Arc::clone(&self.recorder), self.clock.now_ns());
+        let (scale, has_stacks) = (script.stack_unit.scale(), script.takes_stacks());
         let processes = u32::try_from(pids.len()).unwrap_or(u32::MAX);
+        let output = tokio::task::spawn_blocking(move || {
+            ScriptOutput::new(recorder, series, scale, has_stacks, &pids, now_ns)
+        });
+        let output = output.await.map_err(|e| failed(&e.to_string()))?;
         let stats = CaptureStats {
-            mode: format!("script {}", script.file),
+            mode,
             processes,
             ..CaptureStats::default()
         };
@@ -207,6 +202,7 @@ impl ScriptEngine {
             target,
             module,
             stats,
+            output: Arc::new(Mutex::new(output)),
             loading: Loading::default(),
             _turn: turn,
         };
@@ -319,9 +315,8 @@ impl Ready {
         let mut said = Said::listen(errors);
         self.stats.started_mono_ns = self.clock.now_ns();
         let start_ns = self.stats.started_mono_ns;
-        let printed = Arc::new(Mutex::new(PrintedReader::default()));
-        let clock = Arc::clone(&self.clock);
-        let mut reader = tokio::spawn(read(text, clock, start_ns, Arc::clone(&printed)));
+        let (clock, output) = (Arc::clone(&self.clock), Arc::clone(&self.output));
+        let mut reader = tokio::spawn(read(text, clock, start_ns, output));
         let mut looks = LOAD.as_millis() / LOOK.as_millis();
         let mut code = None;
         loop {
@@ -350,7 +345,7 @@ impl Ready {
             reader.abort();
         }
         let at_ms = self.stats.stopped_mono_ns.saturating_sub(start_ns) / 1_000_000;
-        let (pieces, dropped) = std::mem::take(&mut *lock(&printed)).end(at_ms);
+        let (pieces, dropped) = lock(&self.output).end(at_ms);
         let ending = Ending {
             code,
             report: ReportEnd::NotKnown,
@@ -415,7 +410,7 @@ async fn read(
     text: Option<ChildStdout>,
     clock: Clock,
     start_ns: u64,
-    printed: Arc<Mutex<PrintedReader>>,
+    output: Arc<Mutex<ScriptOutput>>,
 ) {
     let Some(mut text) = text else { return };
     let mut bytes = vec![0; STEP_BYTES];
@@ -423,7 +418,7 @@ async fn read(
         && length > 0
     {
         let at_ms = clock.now_ns().saturating_sub(start_ns) / 1_000_000;
-        lock(&printed).feed(&bytes[..length], at_ms);
+        lock(&output).feed(&bytes[..length], at_ms);
     }
 }
 
@@ -450,26 +445,5 @@ impl Engine for ScriptEngine {
 
     fn stop(&mut self, _now_ns: u64) -> BoxFuture<'_, Stopped> {
         Box::pin(self.task.stop())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn loading_is_not_held_against_the_capture_and_what_follows_is() {
-        const MS: u64 = 1_000_000;
-        let mut loading = Loading::default();
-        // Busy while it is loaded and sets up its probes.
-        for (is_loaded, cpu_ms, at_ms) in [(false, 150, 200), (true, 320, 400), (true, 500, 600)] {
-            assert_eq!(loading.used(is_loaded, cpu_ms * MS, at_ms * MS), 0);
-        }
-        assert_eq!(loading.used(true, 520 * MS, 800 * MS), 0);
-        assert_eq!(loading.used(true, 700 * MS, 1_000 * MS), 180 * MS);
-        // One that never rests is charged in the end.
-        let mut loading = Loading::default();
-        let used = (1..=60).map(|n| loading.used(true, n * 200 * MS, n * 200 * MS));
-        assert_eq!(used.last(), Some((12_000 - 10_200) * MS));
     }
 }

@@ -5,6 +5,7 @@
 
 use crate::host::program::{libraries_of_process, program_of};
 use crate::stapxx::{self, Bindings, Runs, check_path, filter_of_script};
+use model::profile::Process;
 use model::script::Script;
 use model::{Finding, FindingCode};
 use native::TargetWatch;
@@ -13,6 +14,8 @@ use native::TargetWatch;
 pub(super) struct Found {
     /// The processes, and their program and libraries.
     pub pids: Vec<u32>,
+    /// The same, as series have them.
+    pub processes: Vec<Process>,
     /// What macros stand for that are of no process: program, libraries, arguments.
     pub bindings: Bindings,
     /// What weakens it.
@@ -105,6 +108,7 @@ pub(super) fn find(script: &Script, mut watch: TargetWatch) -> Result<Found, Vec
             .insert(name.clone(), value.clone().into_bytes());
     }
     Ok(Found {
+        processes: pids.iter().filter_map(|pid| watch.process(*pid)).collect(),
         pids,
         bindings,
         findings,

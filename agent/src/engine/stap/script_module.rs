@@ -181,7 +181,7 @@ impl WantedScript {
                 let image = image_of(path);
                 image.is_ok_and(|image| manifest.images.contains(&image))
             };
-            let uncovered = match self.takes_stacks() {
+            let uncovered = match self.script.takes_stacks() {
                 true => self.files().filter(|path| !has(path)).cloned().collect(),
                 false => Vec::new(),
             };
@@ -194,15 +194,6 @@ impl WantedScript {
             })
         });
         Ok(fits)
-    }
-
-    /// Whether files without unwind data matter to it: only what takes or names stacks reads any.
-    fn takes_stacks(&self) -> bool {
-        let modules = self.script.modules.values().map(|module| &module.text);
-        let mut texts = std::iter::once(&self.script.text).chain(modules);
-        // backtrace, print_ustack, sprint_syms, usymname …
-        let words = ["trace", "stack", "sym"];
-        texts.any(|text| words.iter().any(|word| text.contains(word)))
     }
 
     /// Program and libraries.

@@ -10,7 +10,7 @@ const BRACKETS_MAX: usize = 8;
 
 /// One frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct FrameText<'a> {
+pub(in crate::format) struct FrameText<'a> {
     pub kind: FrameKind,
     /// The function; empty where SystemTap has none.
     pub name: &'a [u8],
@@ -24,7 +24,7 @@ pub(super) struct FrameText<'a> {
 
 impl<'a> FrameText<'a> {
     #[inline]
-    pub(super) fn named(kind: FrameKind, name: &'a [u8], module: &'a [u8]) -> Self {
+    pub(in crate::format) fn named(kind: FrameKind, name: &'a [u8], module: &'a [u8]) -> Self {
         Self {
             kind,
             name,
@@ -35,7 +35,7 @@ impl<'a> FrameText<'a> {
     }
 
     /// A frame of which nothing but its address is known.
-    pub(super) fn at(address: &'a [u8]) -> Self {
+    pub(in crate::format) fn at(address: &'a [u8]) -> Self {
         Self::named(kind_of(address, b""), b"", b"")
     }
 }
@@ -61,7 +61,7 @@ pub(super) fn usual(line: &[u8]) -> Option<FrameText<'_>> {
 
 /// The digits of a line that is a tab and a number, and whether it is below zero.
 #[inline]
-pub(super) fn count(line: &[u8]) -> Option<(&[u8], bool)> {
+pub(in crate::format) fn count(line: &[u8]) -> Option<(&[u8], bool)> {
     let (digits, negative) = match line {
         [b'\t', b'-', digits @ ..] => (digits, true),
         [b'\t', digits @ ..] => (digits, false),
@@ -298,7 +298,7 @@ fn is_path(text: &[u8]) -> bool {
 }
 
 /// Whether it could be the name of a C function, alone on its line.
-pub(super) fn is_symbol(text: &[u8]) -> bool {
+pub(in crate::format) fn is_symbol(text: &[u8]) -> bool {
     let begins = text
         .first()
         .is_some_and(|b| b.is_ascii_alphabetic() || *b == b'_');
@@ -310,7 +310,7 @@ pub(super) fn is_symbol(text: &[u8]) -> bool {
 }
 
 /// Addresses and count of `0xADDR 0xADDR \tCOUNT`: a script that prints `ubacktrace()` as it is.
-pub(super) fn raw(line: &[u8]) -> Option<(&[u8], &[u8])> {
+pub(in crate::format) fn raw(line: &[u8]) -> Option<(&[u8], &[u8])> {
     let tab = memchr::memrchr(b'\t', line)?;
     let (addresses, count) = (&line[..tab], &line[tab + 1..]);
     let mut words = addresses.split(|b| *b == b' ').filter(|w| !w.is_empty());
@@ -336,6 +336,6 @@ fn is_hex_number(text: &[u8]) -> bool {
 }
 
 /// A number in hex digits.
-pub(super) fn hex(digits: &[u8]) -> Option<u64> {
+pub(in crate::format) fn hex(digits: &[u8]) -> Option<u64> {
     u64::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
 }

@@ -20,9 +20,20 @@ use super::import::{ImportOptions, Intake, LineReader};
 use super::known_lines::KnownLines;
 use super::lines::{Ahead, Line};
 use crate::profile::{Frame, FrameId, FrameKind, SeriesId};
-use frame::FrameText;
-
 pub(super) use foreign::is_debug;
+pub(super) use frame::{FrameText, count, hex, is_symbol, raw};
+
+/// A line that is a frame of a stack of any kind, but for lone words.
+pub(super) fn frame(line: &[u8]) -> Option<FrameText<'_>> {
+    frame::usual(line)
+        .or_else(|| frame::any(line))
+        .or_else(|| frame::lua(line))
+}
+
+/// Whether a line is a frame of a Lua stack, and no other.
+pub(super) fn is_lua(line: &[u8]) -> bool {
+    frame::any(line).is_none() && frame::lua(line).is_some()
+}
 
 /// Whether a line is a stack of bare addresses and its count.
 pub(super) fn is_raw(line: &[u8]) -> bool {
