@@ -51,6 +51,10 @@ pub use line_map::{LineMap, Place, Run};
 pub use lua_names::LuaNames;
 pub use maps::{Mapped, libraries_of_ldd, libraries_of_maps};
 pub use notice::{ExpandError, Notice, NoticeKind};
-pub use ordered::{expand_script, expand_script_ahead, filter_of_script, hash_of};
-pub use review::{Filter, Runs, filter_of, filter_of_all, invalid, runs_for, script_hash};
+pub use ordered::{
+    expand_script, expand_script_ahead, filter_of_script, hash_of, require_no_process_number,
+};
+pub use review::{
+    Filter, Runs, filter_of, filter_of_all, invalid, line_of_process_number, runs_for, script_hash,
+};
 pub use value::{ValueKind, check_path, check_value};

@@ -6,9 +6,9 @@
 use super::ahead::{Ahead, expand_ahead};
 use super::bindings::Bindings;
 use super::expand::{Expansion, Purpose, Source, expand};
-use super::review::{Filter, filter_of_all, invalid, script_hash};
-use model::Finding;
+use super::review::{Filter, filter_of_all, invalid, line_of_process_number, script_hash};
 use model::script::Script;
+use model::{Finding, FindingCode};
 
 /// The script's own file.
 fn source_of(script: &Script) -> Source {
@@ -53,15 +53,37 @@ pub fn expand_script(script: &Script, bindings: &Bindings) -> Result<Expansion, 
     expand(&source_of(script), bindings, Purpose::Run, find).map_err(|e| invalid(&e))
 }
 
+/// What keeps a script from being built before its process is known: a probe point with the process's number in it.
+///
+/// # Errors
+/// `script-target`, with the line.
+pub fn require_no_process_number(script: &Script) -> Result<(), Finding> {
+    let modules = script.modules.values().map(|m| (&m.file, &m.text));
+    let mut files = std::iter::once((&script.file, &script.text)).chain(modules);
+    let found = files.find_map(|(file, text)| {
+        let line = line_of_process_number(text.as_bytes())?;
+        Some(format!(
+            "{file}:{line}: process($^target) has the number of a process in it, which no module has that is built before"
+        ))
+    });
+    match found {
+        None => Ok(()),
+        Some(said) => Err(Finding::new(FindingCode::ScriptTarget, said).with_remedy(
+            "Write process(\"$^exec_path\") and test $^pid_ok; or let the host build it, with stap and its kernel's build files there.",
+        )),
+    }
+}
+
 /// Its text before its processes are known.
 ///
 /// # Errors
-/// `script-invalid`.
+/// `script-invalid`; `script-target`, see [`require_no_process_number`].
 pub fn expand_script_ahead(
     script: &Script,
     bindings: &Bindings,
     processes: u32,
 ) -> Result<Ahead, Finding> {
+    require_no_process_number(script)?;
     let find = &mut |name: &str| module_of(script, name);
     expand_ahead(&source_of(script), bindings, processes, find).map_err(|e| invalid(&e))
 }
@@ -106,6 +128,53 @@ mod tests {
             finding.evidence.contains("cannot find @use library m"),
             "{finding}"
         );
+    }
+
+    #[test]
+    fn a_probe_point_with_a_process_is_for_a_module_that_is_built_on_its_host() {
+        let script = |text: &str| Script {
+            file: "a.sxx".into(),
+            text: text.into(),
+            modules: [(
+                "m".to_owned(),
+                module("t/m.sxx", "probe process ( $^target ).end {}"),
+            )]
+            .into(),
+            ..Script::default()
+        };
+        let bindings = Bindings {
+            exec_path: Some("/sbin/nginx".into()),
+            libraries: ["/lib/libluajit-5.1.so.2".to_owned()].into(),
+            ..Bindings::default()
+        };
+        let own = "# process($^target)\nprobe process($^target).syscall { warn(\"$^target\") }\n";
+        let refused = expand_script_ahead(&script(own), &bindings, 1).unwrap_err();
+        assert_eq!(refused.code, FindingCode::ScriptTarget);
+        assert!(
+            refused.evidence.starts_with("a.sxx:2: process($^target)"),
+            "{refused}"
+        );
+        let refused = expand_script_ahead(&script("@use m\n"), &bindings, 1).unwrap_err();
+        assert!(refused.evidence.starts_with("t/m.sxx:1: "), "{refused}");
+        // On its host it is right.
+        let here = expand_script(&script(own), &bindings.for_process(7)).unwrap();
+        let text = String::from_utf8(here.script.text).unwrap();
+        assert!(text.contains("probe process(7).syscall"), "{text}");
+        // Program and libraries are the same in a module that was built elsewhere; what is printed may be anything.
+        let mut ahead = script(
+            "probe process(\"$^exec_path\").function(\"f\"), process(\"$^libluajit_path\").function(\"g\") \
+             { if (pid() == target()) warn(\"$^target\") }\n",
+        );
+        ahead.modules.clear();
+        let done = expand_script_ahead(&ahead, &bindings, 1).unwrap().expansion;
+        assert!(done.library_paths.contains("/lib/libluajit-5.1.so.2"));
+        let text = String::from_utf8(done.script.text).unwrap();
+        for part in [
+            "process(\"/sbin/nginx\")",
+            "process(\"/lib/libluajit-5.1.so.2\")",
+        ] {
+            assert!(text.contains(part), "{text}");
+        }
     }
 
     #[test]

@@ -87,6 +87,14 @@ pub fn runs_for(file: &str, filter: Filter, processes: usize) -> (Runs, Vec<Find
     }
 }
 
+/// The first line with `process($^target)`, from 1: a probe point that holds a process's number.
+#[must_use]
+pub fn line_of_process_number(script: &[u8]) -> Option<usize> {
+    let mut lines = script.split(|b| *b == b'\n');
+    let at = lines.position(|line| code_of(line).contains("process($^target"));
+    at.map(|at| at + 1)
+}
+
 /// A script that cannot be expanded, as a finding.
 #[must_use]
 pub fn invalid(error: &super::notice::ExpandError) -> Finding {

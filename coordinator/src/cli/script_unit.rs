@@ -74,7 +74,7 @@ fn of_count(code: &str, count: &str) -> StackUnit {
         return StackUnit::Samples;
     }
     let mut known: BTreeSet<&str> = BTreeSet::new();
-    let mut ones = 0;
+    let (mut ones, mut counts) = (0, 0);
     let mut others = 0;
     // What is an index says nothing of the value.
     let outside = |text: &str| text.split('[').next().unwrap_or_default().to_owned();
@@ -92,6 +92,10 @@ fn of_count(code: &str, count: &str) -> StackUnit {
             }
             for value in values(code, name) {
                 match value {
+                    _ if value.contains("@count(") => {
+                        counts += 1;
+                        continue;
+                    }
                     "1" => ones += 1,
                     _ => others += 1,
                 }
@@ -104,7 +108,7 @@ fn of_count(code: &str, count: &str) -> StackUnit {
     let mut units = units.into_iter();
     match (units.next(), units.next()) {
         (Some(unit), None) => unit.parse().unwrap_or(StackUnit::Sum),
-        (None, _) if ones > 0 && others == 0 => StackUnit::Samples,
+        (None, _) if ones + counts > 0 && others == 0 => StackUnit::Samples,
         _ => StackUnit::Sum,
     }
 }
@@ -212,6 +216,10 @@ mod tests {
             (
                 "# elapsed_us\nprintf(\"\\t%d\\n\", x) // bytes".to_owned(),
                 StackUnit::Sum,
+            ),
+            (
+                "bts[bt] <<< 1\ncnt = @count(bts[bt])\nprintf(\"%s\\t%d\\n\", bt, cnt)".to_owned(),
+                StackUnit::Samples,
             ),
             ("probe begin { exit() }".to_owned(), StackUnit::Samples),
         ] {

@@ -99,7 +99,15 @@ fn scripts() -> std::io::Result<()> {
     }
     let printed = "Latency of 12 requests:\nvalue |---------- count\n    1 |@@ 2\n    2 |  0\n      ~\n\
         \x20  64 |@ 1\n\nrate 5\nvalue |---------- count\n   <0 |@ 1\n    0 | 0\n    5 | 0\n  >10 |@ 1\n";
-    seed("script_output", "histograms", &[&[9], printed.as_bytes()].concat())
+    seed("script_output", "histograms", &[&[9], printed.as_bytes()].concat())?;
+    let printed = "begun\n 0x401136 : a+0x6/0x20 [/bin/a]\n 0x7f01 [/lib/c.so+0x12/0x20]\n\t70\nlj_str_new\n\
+        @/a.lua:12\nT:@/a.lua:3\nC:0x5a\n\t5\n0x40 0x41 \t3\n\n\t2\nfree+0x1/0x2 [a]\n\t-64\n";
+    seed("script_output", "stacks", &[&[9], printed.as_bytes()].concat())?;
+    let modules = "#!/usr/bin/env stap++\n@use a.b, c\nprobe p { if ($^pid_ok) f() }\n\0a.b\nfunction f() { g() }\n@use c\n\0\
+        c\nfunction g() { return $^target }\n";
+    seed("script_modules", "modules", &[&[8], modules.as_bytes()].concat())?;
+    let circle = "# @use a\n%( kernel_v > \"3\" %? @use a %)\n\0a\n@use a\n";
+    seed("script_modules", "circle", &[&[0], circle.as_bytes()].concat())
 }
 
 /// Whole documents for mode 0, and the document language of src/document.rs for mode 2.

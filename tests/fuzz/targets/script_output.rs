@@ -1,12 +1,43 @@
 //! What a script prints, any bytes, in two pieces: no line is dropped uncounted, pieces do not show,
-//! and what is added up is the sum.
+//! what is added up is the sum, and a byte that is in no stack is in the text.
 #![no_main]
 
 use fleetflame_fuzz::Input;
 use libfuzzer_sys::fuzz_target;
 use model::format::histogram::{Histogram, HistogramReader};
 use model::format::script_output::{OutputReader, Part, ScriptOutput, merge_outputs};
+use model::format::script_stacks::{Hears, StackSplitter, frame_of};
 use std::collections::BTreeMap;
+
+/// What the splitter gives: bytes of text, stacks.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Heard {
+    text: Vec<u8>,
+    stacks: Vec<(Vec<Vec<u8>>, u64)>,
+}
+
+impl Hears for Heard {
+    fn text(&mut self, bytes: &[u8]) {
+        self.text.extend_from_slice(bytes);
+    }
+
+    fn stack(&mut self, leaf_first: &[&[u8]], count: u64) {
+        assert!(count > 0);
+        for line in leaf_first {
+            let known = frame_of(line);
+            assert!(!known.frame.name.contains(char::is_control));
+            assert!(known.address.is_none() || known.frame.name.is_empty());
+        }
+        self.stacks.push((leaf_first.iter().map(|l| l.to_vec()).collect(), count));
+    }
+}
+
+fn split(pieces: &[&[u8]]) -> Heard {
+    let (mut heard, mut splitter) = (Heard::default(), StackSplitter::default());
+    pieces.iter().for_each(|piece| splitter.feed(piece, &mut heard));
+    splitter.end(&mut heard);
+    heard
+}
 
 fuzz_target!(|data: &[u8]| {
     let mut input = Input::new(data);
@@ -15,6 +46,13 @@ fuzz_target!(|data: &[u8]| {
     let (head, tail) = text.split_at(cut.min(text.len()));
     let whole = read(&[text]);
     assert_eq!(whole, read(&[head, tail]));
+    let heard = split(&[text]);
+    assert_eq!(heard, split(&[head, tail]));
+    let of_stacks: usize = heard.stacks.iter().flat_map(|(lines, _)| lines).map(Vec::len).sum();
+    assert!(heard.text.len() + of_stacks + 2 * heard.stacks.len() <= text.len());
+    if heard.stacks.is_empty() {
+        assert_eq!(heard.text, text);
+    }
     for part in &whole.parts {
         if let Part::Histogram { histogram, .. } = part {
             written_and_read(histogram);

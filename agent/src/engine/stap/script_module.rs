@@ -10,7 +10,8 @@ use super::module::{
     require_closed,
 };
 use crate::stapxx::{
-    Bindings, PROCESSES_MAX, expand_script_ahead, hash_of, parameters_for, shell_words,
+    Bindings, PROCESSES_MAX, expand_script_ahead, hash_of, parameters_for,
+    require_no_process_number, shell_words,
 };
 use model::script::Script;
 use model::{Finding, FindingCode};
@@ -269,6 +270,9 @@ impl WantedScript {
     }
 
     fn missing(&self, mut against: Vec<(u8, String)>, none: &str) -> Finding {
+        if let Err(never) = require_no_process_number(&self.script) {
+            return never;
+        }
         against.sort();
         let against: Vec<String> = against.into_iter().map(|(_, why)| why).collect();
         let against = match against.get(..AGAINST_MAX).unwrap_or(&against) {

@@ -8,7 +8,7 @@ use super::build::{self, Builder};
 use super::command::{self, BuildScript};
 use super::module::{self, ImageOf, MANIFEST_VERSION};
 use super::offline::{kernel_of, release};
-use super::script_module::{ScriptManifest, image_of, write_manifest};
+use super::script_module::{AnyManifest, ScriptManifest, image_of, write_manifest};
 use super::tool;
 use crate::host::program::libraries_of_program;
 use crate::process::Processes;
@@ -112,6 +112,9 @@ pub async fn build_script_offline(
     let runtime = builder.runtime.as_deref().map(Path::to_string_lossy);
     let described = serde_json::to_vec(&manifest).unwrap_or_default();
     let name = module::name_of(&[&described, runtime.unwrap_or_default().as_bytes()]);
+    if let Some(file) = built_before(&builder.folder, &name, &manifest) {
+        return Ok((file, Vec::new()));
+    }
     let build = BuildScript {
         stap: &builder.stap,
         name: &name,
@@ -139,6 +142,17 @@ pub async fn build_script_offline(
         )
     })?;
     Ok((file, findings))
+}
+
+/// The module, where it lies there already, as it was built by the same stap of the same.
+fn built_before(folder: &Path, name: &str, wanted: &ScriptManifest) -> Option<PathBuf> {
+    module::require_closed(folder).ok()?;
+    let Ok(AnyManifest::Script(mut found)) = AnyManifest::read(folder, name) else {
+        return None;
+    };
+    let file = folder.join(format!("{name}.ko"));
+    let is_whole = module::hash_of_file(&file).ok()? == std::mem::take(&mut found.module);
+    (is_whole && found == *wanted).then_some(file)
 }
 
 /// What macros stand for that are of no process.
