@@ -157,7 +157,7 @@ mod tests {
         let refused = expand_script_ahead(&script("@use m\n"), &bindings, 1).unwrap_err();
         assert!(refused.evidence.starts_with("t/m.sxx:1: "), "{refused}");
         // On its host it is right.
-        let here = expand_script(&script(own), &bindings.for_process(7)).unwrap();
+        let here = expand_script(&script(own), &bindings.clone().for_process(7)).unwrap();
         let text = String::from_utf8(here.script.text).unwrap();
         assert!(text.contains("probe process(7).syscall"), "{text}");
         // Program and libraries are the same in a module that was built elsewhere; what is printed may be anything.
