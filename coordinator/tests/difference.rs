@@ -125,3 +125,56 @@ fn sides_are_compared_by_what_functions_belong_to() {
         text(&folded.stdout)
     );
 }
+
+#[test]
+fn the_odd_host_among_files_from_elsewhere_is_named() {
+    let root = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| std::fs::write(root.path().join(name), text).unwrap();
+    let names: Vec<String> = (1..=6).map(|n| format!("kong-{n}.folded")).collect();
+    for (n, name) in names.iter().enumerate() {
+        let (route, limit) = if n == 3 { (500, 500) } else { (700 + n, 300 - n) };
+        write(
+            name,
+            &format!("main;access;route {route}\nmain;access;limit {limit}\n"),
+        );
+    }
+    let mut words = vec!["rank", "-n", "2"];
+    words.extend(names.iter().map(String::as_str));
+    let ranked = fleetflame(root.path(), &words);
+    let said = text(&ranked.stdout);
+    assert_eq!(ranked.status.code(), Some(0), "{}", text(&ranked.stderr));
+    let first = said.lines().next().unwrap();
+    assert!(
+        first.starts_with("kong-4 is unlike the other 5 hosts") && first.contains("limit"),
+        "{said}"
+    );
+    assert!(said.contains("… and 4 more hosts\n"), "{said}");
+
+    words.push("--json");
+    let json = fleetflame(root.path(), &words);
+    let json: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
+    assert_eq!(json["hosts"], 6);
+    assert_eq!(json["ranking"]["entries"][0]["host"], "kong-4");
+    assert_eq!(json["ranking"]["entries"][0]["odd"], true);
+    assert_eq!(json["ranking"]["entries"][1]["odd"], false);
+
+    std::fs::create_dir(root.path().join("old")).unwrap();
+    write("old/kong-1.folded", "main 1\n");
+    for (words, says) in [
+        (
+            &["rank", "kong-1.folded", "old/kong-1.folded"][..],
+            "both have stacks of a host kong-1",
+        ),
+        (&["rank"], "<RUN|FILE>"),
+        (&["rank", "kong-1.folded", "--by", "cpu"], "no CPU time"),
+        (&["rank", "kong-1.folded"], "nothing to compare it with"),
+        (
+            &["rank", "kong-1.folded", "kong-2.folded", "--above", "9"],
+            "has no seconds",
+        ),
+    ] {
+        let output = fleetflame(root.path(), words);
+        let all = format!("{}{}", text(&output.stdout), text(&output.stderr));
+        assert!(all.contains(says), "{words:?}: {all}");
+    }
+}
