@@ -4,7 +4,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-gateway agent test check lab record bench soak bless
+.PHONY: help demo demo-gateway cost agent test check lab record bench soak bless
 
 export CARGO_TERM_COLOR ?= auto
 # Long enough to notice a parser that broke, short enough to be run each time; `make soak` gives each target ten minutes.
@@ -41,6 +41,13 @@ demo-gateway:  ## three gateways (nginx with Lua) in networks of their own, one 
 	@deploy/test-packages
 	cargo build --locked --workspace --bins
 	exec "$${CARGO_TARGET_DIR:-target}/debug/gateway-demo" $(OUT)
+
+cost:  ## what a capture costs a busy gateway: CPU per request with and without, the agent's own; ROUNDS=5; as root
+	@deploy/test-packages
+	cargo build --release --locked -p fleetflame -p fleetflame-agent
+	cargo build --locked --workspace --bins
+	target=$${CARGO_TARGET_DIR:-target}
+	FLEETFLAME_BIN_DIR=$$target/release exec "$$target/debug/gateway-cost" $(ROUNDS)
 
 agent:  ## build the static agent that is sent over SSH, and check its size, its needs, and that it runs in an empty root
 	@deploy/build-agent

@@ -132,7 +132,11 @@ fn the_odd_host_among_files_from_elsewhere_is_named() {
     let write = |name: &str, text: &str| std::fs::write(root.path().join(name), text).unwrap();
     let names: Vec<String> = (1..=6).map(|n| format!("kong-{n}.folded")).collect();
     for (n, name) in names.iter().enumerate() {
-        let (route, limit) = if n == 3 { (500, 500) } else { (700 + n, 300 - n) };
+        let (route, limit) = if n == 3 {
+            (500, 500)
+        } else {
+            (700 + n, 300 - n)
+        };
         write(
             name,
             &format!("main;access;route {route}\nmain;access;limit {limit}\n"),

@@ -124,8 +124,8 @@ impl Features {
         chosen.sort_unstable();
         let mut chosen = chosen.into_iter().peekable();
         // Callers have smaller numbers than what they call.
-        for id in 1..nodes.len() {
-            let above = self.of_node[nodes[id].parent.0 as usize];
+        for (id, node) in nodes.iter().enumerate().skip(1) {
+            let above = self.of_node[node.parent.0 as usize];
             self.of_node[id] = above;
             if chosen.next_if_eq(&id).is_some() {
                 self.of_node[id] = u32::try_from(self.list.len()).ok();
