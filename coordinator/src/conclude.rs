@@ -100,12 +100,7 @@ fn settle(
             .findings
             .push(Finding::new(FindingCode::NothingCaptured, ""));
     }
-    let script = record.job.script.as_ref();
-    if let Some(script) = script.filter(|s| has_stacks && s.stack_unit == StackUnit::Sum) {
-        let said = format!("{} prints stacks with sums", script.file);
-        let finding = Finding::new(FindingCode::ScriptUnit, said);
-        record.findings.push(finding);
-    }
+    record.findings.extend(unit_unknown(record, has_stacks));
     if captured.remainder_held {
         let said = "a host was lost, or could not send everything";
         record
@@ -136,6 +131,14 @@ fn settle(
         return Ok(()); // an agent may still hold batches that build on the spools
     }
     dir.remove_spool()
+}
+
+/// Of a script whose stacks have counts, and nobody says of what.
+fn unit_unknown(record: &RunRecord, has_stacks: bool) -> Option<Finding> {
+    let script = record.job.script.as_ref()?;
+    let is_unknown = has_stacks && script.stack_unit == StackUnit::Sum;
+    let said = format!("{} prints stacks with sums", script.file);
+    is_unknown.then(|| Finding::new(FindingCode::ScriptUnit, said))
 }
 
 /// The ranking by CPU time per request where requests were counted on every host, else by share; and
@@ -233,5 +236,60 @@ pub fn exit_code(record: &RunRecord) -> u8 {
         RunState::Failed if record.coverage.hosts.values().all(refused) => 5,
         RunState::Failed => 4,
         RunState::Partial | RunState::Running => 3,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::tests_support::record_of;
+    use model::HostCoverage;
+    use model::format::folded;
+    use model::script::{Printed, Script};
+
+    fn record(unit: StackUnit) -> RunRecord {
+        let mut record = record_of(&["a", "b"]);
+        record.job.probe = Probe::Script;
+        record.job.script = Some(Script {
+            file: "s.sxx".into(),
+            stack_unit: unit,
+            ..Script::default()
+        });
+        record
+    }
+
+    #[test]
+    fn sums_without_a_unit_are_told_where_there_are_stacks() {
+        let told = unit_unknown(&record(StackUnit::Sum), true).unwrap();
+        assert_eq!(told.code, FindingCode::ScriptUnit);
+        assert_eq!(told.evidence, "s.sxx prints stacks with sums");
+        assert!(unit_unknown(&record(StackUnit::Sum), false).is_none());
+        assert!(unit_unknown(&record(StackUnit::Bytes), true).is_none());
+    }
+
+    #[test]
+    fn a_script_has_captured_what_it_printed_stacks_or_text() {
+        let complete = HostCoverage {
+            outcome: HostOutcome::Complete,
+            ..HostCoverage::default()
+        };
+        let mut text = complete.clone();
+        text.stats.printed.push(Printed {
+            at_ms: 1,
+            text: "x\n".into(),
+        });
+        let mut coverage = Coverage::default();
+        for (name, host) in [("a", complete.clone()), ("b", text), ("c", complete)] {
+            coverage.hosts.insert(name.into(), host);
+        }
+        let profile = folded::parse(b"main;f 7\n", "a").0;
+        complete_coverage(&mut coverage, &profile, true);
+        let outcome = |name: &str| (coverage.hosts[name].captured, coverage.hosts[name].outcome);
+        assert_eq!(outcome("a"), (true, HostOutcome::Complete));
+        assert_eq!(outcome("b"), (true, HostOutcome::Complete));
+        assert_eq!(outcome("c"), (false, HostOutcome::Partial));
+        assert_eq!(coverage.hosts["a"].stats.samples, 7);
+        assert_eq!(coverage.hosts["b"].stats.samples, 0);
+        assert_eq!(coverage.findings.len(), 1);
     }
 }

@@ -297,4 +297,27 @@ mod tests {
             assert!(text.contains(wanted), "{wanted:?} is missing in\n{text}");
         }
     }
+    #[test]
+    fn a_scripts_report_has_its_text_and_its_stacks_in_their_unit() {
+        let mut record = record_of(&["a"]);
+        record.job.probe = Probe::Script;
+        let mut coverage = HostCoverage::default();
+        coverage.stats.printed.push(model::script::Printed {
+            at_ms: 1_250,
+            text: "rate 5\n".into(),
+        });
+        record.coverage.hosts.insert("a".into(), coverage);
+        let without = report(&record, &Profile::default());
+        assert!(without.contains("    1.250  rate 5") && !without.contains("## Top frames"));
+        let mut profile = folded::parse(b"main;route 7000\n", "a").0;
+        profile.measures = vec![Measure::new("time", "ns")];
+        let text = report(&record, &profile);
+        for wanted in [
+            "    1.250  rate 5",
+            "Of 7,000 ns time on all hosts together.",
+            "| `route` | 100",
+        ] {
+            assert!(text.contains(wanted), "{wanted:?} is missing in\n{text}");
+        }
+    }
 }

@@ -259,7 +259,7 @@ fn labelled(fleet: &LabFleet, out: &Path) -> Result<Vec<(String, Vec<String>)>> 
     Ok(all)
 }
 
-/// Stacks of nginx while Lua works: a profile of each guest and of both, from libraries to the program's start.
+/// Stacks of nginx while Lua works: a profile of each guest and of both.
 fn stacks_of_the_gateway(fleet: &LabFleet, workers: &[i32]) -> Result<()> {
     let mut load = Vec::new();
     for guest in &fleet.lab.guests {
@@ -276,9 +276,10 @@ fn stacks_of_the_gateway(fleet: &LabFleet, workers: &[i32]) -> Result<()> {
         let folded = folded(&out, guest)?;
         let own = shares(&folded, |_| true)?;
         let in_lua = shares(&folded, |stack| {
-            stack.contains("ngx_http_lua_module.so") || stack.contains("ngx_http_lua_")
+            stack.contains("libluajit-5.1.so") || stack.contains("ngx_http_lua_")
         })?;
-        ensure!(own > 30 && in_lua * 4 > own, "{in_lua} of {own}: {folded}");
+        ensure!(own > 30 && in_lua * 2 > own, "{in_lua} of {own}: {folded}");
+        ensure!(folded.contains(";ngx_http_lua_"), "no name: {folded}");
         ensure!(!folded.contains("0x7f"), "a run-time address: {folded}");
     }
     Ok(())
