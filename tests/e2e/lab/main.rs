@@ -2,6 +2,7 @@
 //!
 //! In: the lab of the harness. Out: what SystemTap does there. Never: a module in this machine's own kernel.
 
+mod examples;
 mod fleet_in_guests;
 mod gateway_worker;
 mod guests;

@@ -31,8 +31,9 @@ struct Sink {
     /// One of the processes, in whose root Lua's sources are read.
     reader: Option<u32>,
     lua: LuaNames,
-    /// Of the one process that stacks are of: of several nobody can say whose address it is.
-    names: Option<AddressNames>,
+    /// Of the process that stacks are of, or of one that has everything where all of them have it: of others nobody can
+    /// say whose address it is.
+    names: Option<(u32, AddressNames)>,
     printed: PrintedReader,
     at_ms: u64,
     /// Frames that were met, and the bytes of the lines that they were met in first.
@@ -51,15 +52,13 @@ impl ScriptOutput {
         pids: &[u32],
         now_ns: u64,
     ) -> Self {
-        let names = match pids {
-            [pid] if prints_stacks => {
-                let mut names = AddressNames::new(false);
-                // It may be gone when its stacks are printed.
-                names.learn(*pid, now_ns);
-                Some(names)
-            }
-            _ => None,
-        };
+        let known = pids.first().filter(|_| prints_stacks && are_forks(pids));
+        let names = known.map(|pid| {
+            let mut names = AddressNames::new(false);
+            // It may be gone when its stacks are printed.
+            names.learn(*pid, now_ns);
+            (*pid, names)
+        });
         Self {
             splitter: prints_stacks.then(StackSplitter::default),
             sink: Sink {
@@ -105,11 +104,11 @@ impl Sink {
         let renamed = self.lua.rename(&text, read);
         let known = frame_of(renamed.as_deref().map_or(line, str::as_bytes));
         let mut recorder = lock(&self.recorder);
-        if let (Some(address), Some(names)) = (known.address, &mut self.names) {
+        if let (Some(address), Some((pid, names))) = (known.address, &mut self.names) {
             // All but the leaf's are return addresses.
             let address = address.wrapping_sub(u64::from(!is_leaf));
-            let (pid, mut ids) = (self.series.process.pid, Vec::new());
-            names.fold(&mut recorder, pid, &[], &[address], false, 1, &mut ids);
+            let mut ids = Vec::new();
+            names.fold(&mut recorder, *pid, &[], &[address], false, 1, &mut ids);
             if let [id] = ids[..] {
                 return id;
             }
@@ -146,6 +145,26 @@ impl Hears for Sink {
         let second = u32::try_from(self.at_ms / 1_000).unwrap_or(u32::MAX);
         let value = count.saturating_mul(self.scale);
         recorder.add_stack(id, second, &self.ids, &[value, 0, 0]);
+    }
+}
+
+/// Whether code lies at the same addresses in all of them: a gateway's workers are forks of its master. Programs that were
+/// started have stacks that begin elsewhere, each of them (proc(5), `startcode` and `startstack`).
+fn are_forks(pids: &[u32]) -> bool {
+    let layout = |pid: &u32| -> Option<(u64, u64)> {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        // Fields 26 and 28; the third is the first behind the name.
+        let (_, fields) = stat.rsplit_once(") ")?;
+        let mut fields = fields.split(' ').skip(23);
+        let code = fields.next()?.parse().ok()?;
+        Some((code, fields.nth(1)?.parse().ok()?))
+    };
+    let mut layouts = pids.iter().map(layout);
+    match (pids, layouts.next()) {
+        ([_], _) => true,
+        // Who may not see them is told 0 and 1.
+        (_, Some(Some(first))) => first.1 > 1 && layouts.all(|other| other == Some(first)),
+        _ => false,
     }
 }
 
@@ -229,6 +248,31 @@ mod tests {
         assert!(!folded.contains("[unknown]"), "{folded}");
         let (folded, _) = run(&text, true, &[std::process::id(), 1]);
         assert_eq!(folded, "[unknown];[unknown] 4000\n");
+    }
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "a process that forks")]
+    fn forks_have_their_code_where_their_parent_has_it() {
+        use std::io::{BufRead as _, BufReader};
+        use std::process::{Command, Stdio};
+        // Both end with the pipe.
+        let mut parent = Command::new("/bin/sh")
+            .args(["-c", "exec 3<&0; (read x <&3) & echo $!; wait"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        let said = parent.stdout.take().unwrap();
+        BufReader::new(said).read_line(&mut line).unwrap();
+        let fork: u32 = line.trim().parse().unwrap();
+        let own = std::process::id();
+        assert!(are_forks(&[parent.id(), fork]));
+        assert!(!are_forks(&[parent.id(), own]) && !are_forks(&[own, fork]));
+        assert!(are_forks(&[own]) && !are_forks(&[]));
+        drop(parent.stdin.take());
+        parent.wait().unwrap();
+        assert!(!are_forks(&[parent.id(), own]));
     }
 
     #[test]
