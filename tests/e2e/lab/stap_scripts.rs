@@ -444,8 +444,8 @@ fn mapped(guest: &Guest, pid: i32) -> Result<Vec<String>> {
 
 /// Works all the time, behind the agent: two of it leave it nothing of an emulated CPU else.
 fn target(guest: &Guest, program: &Path) -> Result<RemoteChild> {
-    let line = format!("exec nice -n 15 {} 900 5", program.display());
-    let workload = guest.start(&["/bin/sh", "-c", &line])?;
+    let workload = guest.start(&[&program.to_string_lossy(), "900", "5"])?;
     workload.wait_for_line("ready", SAFE)?;
+    guest.sh(&format!("renice -n 15 -p {}", workload.pid()?), SAFE)?;
     Ok(workload)
 }
