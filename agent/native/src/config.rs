@@ -83,7 +83,7 @@ pub enum TargetSelector {
     /// shows it, or a base name.
     Exe(String),
     /// Processes whose arguments, joined by spaces, match. The arguments are not kept.
-    Cmdline(regex::Regex),
+    Cmdline(regex_lite::Regex),
     /// Processes of a unit or a container.
     Group(GroupSelector),
     /// nginx, OpenResty, Kong or APISIX masters and their children, found by executable and

@@ -254,7 +254,7 @@ mod tests {
         assert_eq!(by(TargetSelector::Pid(21)), [21]);
         assert_eq!(
             by(TargetSelector::Cmdline(
-                regex::Regex::new("app\\.py").expect("re")
+                regex_lite::Regex::new("app\\.py").expect("re")
             )),
             [21]
         );

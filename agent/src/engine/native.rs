@@ -155,7 +155,7 @@ fn selector(target: &Target) -> Result<TargetSelector, Finding> {
         Target::Exe(path) => TargetSelector::Exe(path.clone()),
         Target::Cmd(pattern) => {
             // The pattern comes from outside: its automaton is bounded.
-            let regex = regex::RegexBuilder::new(pattern)
+            let regex = regex_lite::RegexBuilder::new(pattern)
                 .size_limit(1 << 20)
                 .build();
             TargetSelector::Cmdline(regex.map_err(|e| {

@@ -53,8 +53,8 @@ pub fn measure(setting: &mut Setting) -> anyhow::Result<()> {
         (None, None)
     } else {
         (
-            Some(Goal::at_most(30.0).aim(10.0)),
-            Some(Goal::at_most(3_072.0).aim(1_024.0)),
+            Some(Goal::at_most(60.0).aim(10.0)),
+            Some(Goal::at_most(4_096.0).aim(1_024.0)),
         )
     };
     let report = &mut setting.report;
