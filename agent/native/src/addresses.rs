@@ -1,6 +1,7 @@
 //! Names for stacks that another tool has unwound. In: a process and code addresses, leaf first. Out: frame ids as the
 //! sampler itself would have made them. Never: a run-time address in a frame, or a mapped file that is read unchecked.
 
+use crate::copied::Copies;
 use crate::elf::{self, Want};
 use crate::file::{FILE_BYTES_MAX, TargetFile};
 use crate::fold::Folder;
@@ -29,10 +30,11 @@ pub struct MappedImage {
 /// Names addresses, and remembers what it read for it.
 #[derive(Debug, Default)]
 pub struct AddressNames {
-    store: ModuleStore,
-    spaces: HashMap<u32, Space>,
-    folder: Folder,
-    stack: Stack,
+    pub(crate) store: ModuleStore,
+    pub(crate) spaces: HashMap<u32, Space>,
+    pub(crate) folder: Folder,
+    pub(crate) stack: Stack,
+    pub(crate) copies: Copies,
 }
 
 impl MappedImage {
@@ -69,20 +71,21 @@ impl AddressNames {
     /// Reads what `pid` has mapped, so that its stacks can be named after its end too. Blocks.
     pub fn learn(&mut self, pid: u32, now_ns: u64) {
         self.make_room(pid);
-        let space = self.spaces.entry(pid).or_default();
-        space.mark_dirty();
-        space.refresh(pid, now_ns, &mut self.store);
+        self.spaces.entry(pid).or_default().mark_dirty();
+        self.refresh(pid, now_ns);
     }
 
-    fn make_room(&mut self, pid: u32) {
+    pub(crate) fn make_room(&mut self, pid: u32) {
         if self.spaces.len() >= PROCESSES_MAX && !self.spaces.contains_key(&pid) {
             self.spaces.clear();
+            self.forget_all_vms();
         }
     }
 
     /// The pid belongs to another process now.
     pub fn forget(&mut self, pid: u32) {
         self.spaces.remove(&pid);
+        self.forget_vms(pid);
     }
 
     /// Ids of one stack, root first, into `out`. All user addresses but the leaf's are return addresses, and `truncated`

@@ -116,17 +116,21 @@ impl NativeSummary {
     /// Whether more Lua stacks than usual could not be followed.
     #[must_use]
     pub(crate) fn lua_finding(&self) -> Option<Finding> {
-        // One in two hundred, and not one or two of a handful.
-        let many = self.lua_failed >= 5 && self.lua_failed.saturating_mul(200) > self.lua_segments;
-        many.then(|| {
-            let evidence = format!(
-                "{} of {} runs of Lua frames could not be followed, {} were read while the target \
-                 ran on",
-                self.lua_failed, self.lua_segments, self.lua_racy
-            );
-            Finding::new(FindingCode::LuaUnwindFailed, evidence)
-        })
+        lua_finding(self.lua_segments, self.lua_racy, self.lua_failed)
     }
+}
+
+/// The same of these runs of Lua frames: all, read while the target ran on, not followed.
+pub(crate) fn lua_finding(all: u64, racy: u64, failed: u64) -> Option<Finding> {
+    // One in two hundred, and not one or two of a handful.
+    let many = failed >= 5 && failed.saturating_mul(200) > all;
+    many.then(|| {
+        let evidence = format!(
+            "{failed} of {all} runs of Lua frames could not be followed, {racy} were read while \
+             the target ran on"
+        );
+        Finding::new(FindingCode::LuaUnwindFailed, evidence)
+    })
 }
 
 #[cfg(test)]

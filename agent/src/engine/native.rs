@@ -13,7 +13,7 @@ use native::{Armed, GroupSelector, NativeConfig, Sampler, TargetSelector};
 const RINGS_SHARE: u64 = 4;
 
 /// What it can measure where the kernel lets it.
-pub(super) const PROBES: [Probe; 2] = [Probe::OnCpu, Probe::OffCpu];
+pub(super) const PROBES: [Probe; 3] = [Probe::OnCpu, Probe::OffCpu, Probe::Lua];
 
 /// See the module.
 pub struct NativeEngine {
@@ -40,7 +40,7 @@ impl Engine for NativeEngine {
         order: &'a CaptureOrder,
     ) -> BoxFuture<'a, Result<Vec<Finding>, Vec<Finding>>> {
         Box::pin(async move {
-            if order.probe == Probe::OnCpu && order.event != Event::CpuClock {
+            if order.probe != Probe::OffCpu && order.event != Event::CpuClock {
                 let said = format!(
                     "the native engine has no event {}; use cpu-clock, or --engine perf",
                     order.event
@@ -181,7 +181,8 @@ pub(super) fn survey() -> EngineReport {
         || "sampling is not permitted".to_owned(),
         |m| format!("mode {m}"),
     );
-    let mut probes = vec![Probe::OnCpu.to_string()];
+    // Its stacks have Lua's frames whatever is asked for.
+    let mut probes = vec![Probe::OnCpu.to_string(), Probe::Lua.to_string()];
     if off_cpu.mode.is_some() {
         probes.push(Probe::OffCpu.to_string());
     } else if report.mode.is_some() {

@@ -79,7 +79,7 @@ impl Default for Policy {
         Self {
             version: 1,
             engines: vec![EngineChoice::Native, EngineChoice::Perf],
-            probes: vec![Probe::OnCpu, Probe::OffCpu],
+            probes: vec![Probe::OnCpu, Probe::OffCpu, Probe::Lua],
             sample_hz_max: 999,
             duration_s_max: 300,
             targets: vec![Nginx, Pid, Exe, Cmd, Unit, Container],

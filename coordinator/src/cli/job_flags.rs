@@ -52,8 +52,9 @@ pub struct JobFlags {
     /// How: auto, native, perf or stap
     #[arg(long, value_name = "ENGINE")]
     pub engine: Option<EngineChoice>,
-    /// What is measured: on-cpu, off-cpu for where threads wait, or script:FILE for what a script of
-    /// your own for SystemTap or stap++ prints (others are not part of this version)
+    /// What is measured: on-cpu, off-cpu for where threads wait, lua for CPU time with Lua's functions in
+    /// the stacks, or script:FILE for what a script of your own for SystemTap or stap++ prints (others
+    /// are not part of this version)
     #[arg(long, value_name = "PROBE")]
     pub probe: Option<ProbeFlag>,
     /// With --probe script:FILE: a value for the script's $^arg_NAME; repeatable
@@ -216,9 +217,12 @@ impl JobFlags {
         if let Some(title) = &self.title {
             job.title.clone_from(title);
         }
-        if !matches!(job.probe, Probe::OnCpu | Probe::OffCpu | Probe::Script) {
+        if !matches!(
+            job.probe,
+            Probe::OnCpu | Probe::OffCpu | Probe::Lua | Probe::Script
+        ) {
             let said = format!(
-                "probe {} is not part of this version; use on-cpu, off-cpu or script:FILE",
+                "probe {} is not part of this version; use on-cpu, off-cpu, lua or script:FILE",
                 job.probe
             );
             return Err(usage(said));

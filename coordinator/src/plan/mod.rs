@@ -140,7 +140,7 @@ fn can_run<'r>(
     }
     let event = job.event;
     // Only samples of CPU time are taken by one event or another.
-    if job.probe == Probe::OnCpu && !known.has_event(event) {
+    if matches!(job.probe, Probe::OnCpu | Probe::Lua) && !known.has_event(event) {
         let has = words_or(&known.events, Event::CpuClock.to_string());
         return Err(format!("{engine}: no event {event} here, only {has}"));
     }
@@ -381,6 +381,19 @@ mod tests {
         off.engine = EngineChoice::Perf;
         let refused = decide(&off, &report);
         assert!(refused.order.is_none(), "native was not asked for");
+        // Lua by the sampler where it may run, else by SystemTap; never by an event that it does not have.
+        let mut lua = job(EngineChoice::Auto);
+        lua.probe = Probe::Lua;
+        report.engines[0].probes = vec!["on-cpu".into(), "lua".into()];
+        let mut stap = engine("stap", true, &[]);
+        stap.probes = vec!["on-cpu".into(), "lua".into()];
+        report.engines.push(stap);
+        let taken = |report: &HostReport| decide(&lua, report).order.map(|order| order.engine);
+        assert_eq!(taken(&report), Some(EngineChoice::Native));
+        report.engines[0].can_run = false;
+        assert_eq!(taken(&report), Some(EngineChoice::Stap));
+        lua.event = Event::Cycles;
+        assert!(decide(&lua, &report).order.is_none());
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod guests;
 mod reader_ends;
 mod sampled;
 mod stap_engine;
+mod stap_lua;
 mod stap_scripts;
 mod stap_waits;
 

@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use fleetflame_tests::lab::RemoteChild;
 use fleetflame_tests::lab::fleet::LabFleet;
+use fleetflame_tests::lab::{Kit, RemoteChild};
 use fleetflame_tests::{Binaries, Build, Child, Guest, GuestSetup, Workload};
 
 use crate::{samples, within};
@@ -116,14 +116,25 @@ pub(crate) fn build(
     probe: &str,
     options: &[&str],
 ) -> Result<PathBuf> {
-    let kit = fleet.lab.kit;
+    build_with(fleet.lab.kit, Some(program), probe, options)
+}
+
+/// As [`build`], also before there is a fleet, and of no program.
+pub(crate) fn build_with(
+    kit: &Kit,
+    program: Option<&Path>,
+    probe: &str,
+    options: &[&str],
+) -> Result<PathBuf> {
     let out = kit.folder("agent-modules")?;
     let mut command = Binaries::find()?.agent();
     command.args(["build-module", "--probe", probe, "--cpus", "2"]);
     command.args(options);
     command.arg("--kernel").arg(kit.kernel.headers());
     command.arg("--runtime").arg(&kit.runtime);
-    command.arg("--image").arg(program);
+    if let Some(program) = program {
+        command.arg("--image").arg(program);
+    }
     command.arg("--out").arg(out);
     let done = Child::spawn(command)?.finish(BUILD)?;
     ensure!(done.status.success(), "{}", done.stderr);

@@ -216,7 +216,12 @@ fn stap_said() -> std::io::Result<()> {
         let text = std::fs::read(data.join(name))?;
         seed("stap_said", name, &[&[4, 200, 0], &text[..text.len().min(4096)]].concat())?;
     }
-    Ok(())
+    // A copied sample: a pid and nine registers, two pieces of memory, the end.
+    let words = [7_u64, 1, 0x7ffc, 3, 4, 5, 6, 7, 8, 9, 0x1000, 2, 10, 11, 0x7ffc, 2, 12, 13, 0, 0];
+    let words: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+    let sample = [b"*      ", &words[..], b"\n"].concat();
+    let end = format!("@{:<22}\n={:<22}{:<16}\n", 5, 1, 1);
+    seed("stap_said", "copied", &[&[4, 40, 0], &sample[..], end.as_bytes()].concat())
 }
 
 /// Recordings, the inputs beside the outputs of the real script, and other tracers' shapes.

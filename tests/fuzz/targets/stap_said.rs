@@ -13,13 +13,14 @@ mod report;
 use diagnose::{Ending, ReportEnd, Verdict, conclude, diagnose};
 use fleetflame_fuzz::Input;
 use libfuzzer_sys::fuzz_target;
-use report::{Account, Counted, Hears, Reader};
+use report::{Account, Copied, Counted, Hears, Reader};
 use std::collections::BTreeSet;
 
 #[derive(Default, PartialEq, Debug)]
 struct Ear {
     marks: u64,
     stacks: Vec<Counted>,
+    copied: Vec<Copied>,
 }
 
 impl Hears for Ear {
@@ -29,6 +30,10 @@ impl Hears for Ear {
 
     fn stack(&mut self, stack: &Counted) {
         self.stacks.push(stack.clone());
+    }
+
+    fn copied(&mut self, sample: Copied) {
+        self.copied.push(sample);
     }
 }
 
@@ -71,8 +76,11 @@ fuzz_target!(|data: &[u8]| {
     } else {
         assert!(!findings.is_empty(), "{verdict:?} without a reason");
     }
-    assert_eq!(account.rows, ear.stacks.len() as u64);
-    let sum = ear.stacks.iter().fold(0_u64, |sum, s| sum.saturating_add(s.count));
+    let copied = ear.copied.iter().filter(|c| c.counts).count() as u64;
+    assert_eq!(account.rows, ear.stacks.len() as u64 + copied);
+    let kept: usize = ear.copied.iter().flat_map(|c| &c.memory).map(|(_, b)| b.len()).sum();
+    assert!(kept <= bytes.len(), "memory that was not copied");
+    let sum = ear.stacks.iter().fold(copied, |sum, s| sum.saturating_add(s.count));
     assert_eq!(account.samples, sum);
     let (first, second) = bytes.split_at(cut.min(bytes.len()));
     assert_eq!(read(&[first, second]), (ear, account));

@@ -197,9 +197,8 @@ impl Guest {
         let conf = format!("{GATEWAY}/nginx.conf");
         let nginx = self.start(&["/usr/sbin/nginx", "-p", GATEWAY, "-c", &conf])?;
         let end = Instant::now() + GATEWAY_DEADLINE;
-        let ask = format!("wget -q -O - http://{GATEWAY_ADDRESS}/plain");
         loop {
-            match self.sh(&ask, SOON) {
+            match self.ask_gateway("/plain") {
                 Ok(_) => break,
                 Err(error) if nginx.ended().is_some() || Instant::now() >= end => {
                     bail!(
@@ -216,6 +215,12 @@ impl Guest {
             .into_iter()
             .find(|&pid| pid != master);
         Ok((nginx, worker.context("nginx has no worker")?))
+    }
+
+    /// What its gateway answers.
+    pub fn ask_gateway(&self, path: &str) -> Result<String> {
+        let ask = format!("wget -q -O - 'http://{GATEWAY_ADDRESS}{path}'");
+        self.sh(&ask, SOON)
     }
 
     /// Starts wrk in the guest against `path` of its gateway, for whole seconds.

@@ -42,6 +42,7 @@ pub const GATEWAY_ADDRESS: &str = "127.0.0.1:8000";
 pub struct GuestSetup {
     files: Vec<(PathBuf, PathBuf)>,
     gateway: bool,
+    compiles: bool,
 }
 
 impl GuestSetup {
@@ -70,11 +71,19 @@ impl GuestSetup {
         Ok(self.file(agent, "/usr/bin/fleetflame-agent"))
     }
 
-    /// With nginx and Lua, the harness's configuration of it, and wrk: [`super::Guest::start_gateway`].
+    /// With nginx and Lua, the harness's configuration of it, and wrk: [`super::Guest::start_gateway`]. Lua is interpreted:
+    /// what it compiles has no unwind data that SystemTap could take.
     #[must_use]
     pub fn gateway(mut self) -> Self {
         self.gateway = true;
         self
+    }
+
+    /// The same, and Lua is compiled as everywhere.
+    #[must_use]
+    pub fn gateway_that_compiles(mut self) -> Self {
+        self.compiles = true;
+        self.gateway()
     }
 
     /// The guest's root. It is put together anew each time, so nothing of it can be stale.
@@ -117,8 +126,10 @@ impl GuestSetup {
         if self.gateway {
             programs.extend(gateway_files()?);
             for (file, text) in gateway::files(GATEWAY, GATEWAY_ADDRESS, 1) {
-                // What Lua compiles has no unwind data that SystemTap could take.
-                let text = text.replace("init_by_lua_block {", "init_by_lua_block { jit.off()");
+                let text = match self.compiles {
+                    true => text,
+                    false => text.replace("init_by_lua_block {", "init_by_lua_block { jit.off()"),
+                };
                 root.file(&Path::new(GATEWAY).join(file), 0o644, text);
             }
             root.folder_with_mode(&Path::new(GATEWAY).join("tmp"), 0o777);

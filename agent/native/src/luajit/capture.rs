@@ -189,7 +189,7 @@ impl<M: Memory> Reader<'_, M> {
             from,
             global: state.global,
             state: state.address,
-            racy: !self.moment.exclusive,
+            racy: !self.moment.exclusive || !self.memory.is_of_sample(state.address),
         };
         segment::begin(self.keep, head).then_some(at)
     }

@@ -19,6 +19,12 @@ pub trait Memory {
         whole
     }
 
+    /// Whether the object at `address` is read as it was when the sample was taken, and not as it is now. Said by memory
+    /// of a target that runs on; one that stands still is of the sample as a whole.
+    fn is_of_sample(&self, _address: u64) -> bool {
+        true
+    }
+
     /// So many bytes from `address`, all of them.
     fn bytes<const N: usize>(&self, address: u64) -> Option<[u8; N]>
     where

@@ -80,6 +80,14 @@ pub fn running(memory: &impl Memory, address: u64) -> Option<Running> {
     fits.then_some(Running { state, jit_base })
 }
 
+/// Where [`running`] reads it: the address of `cur_L`, behind which `jit_base` is.
+pub fn running_at(memory: &impl Memory, address: u64) -> Option<u64> {
+    let from = address.checked_add(global::SEARCH_FROM)?;
+    let mut bytes = [0; global::SEARCH_BYTES];
+    let got = memory.read(from, &mut bytes);
+    from.checked_add(c_functions(bytes.get(..got)?)? as u64 + 8)
+}
+
 /// Where the two instructions are that every build has before `cur_L`.
 fn c_functions(bytes: &[u8]) -> Option<usize> {
     (0..bytes.len().saturating_sub(23)).step_by(8).find(|&at| {

@@ -94,7 +94,7 @@ pub fn find(
             length: 0,
         };
         if !follow_chain(machine, words, &mut thread) {
-            if moment.exclusive {
+            if moment.exclusive && memory.is_of_sample(address) {
                 continue;
             }
             // The target ran on: what the stack copy shows is all there is.

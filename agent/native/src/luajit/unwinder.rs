@@ -114,8 +114,14 @@ pub struct LuaJit {
     known: Mutex<Known>,
 }
 
-impl InterposedUnwinder for LuaJit {
-    fn capture(&self, context: &CaptureContext<'_>, keep: &mut Vec<u64>) {
+impl LuaJit {
+    /// As [`InterposedUnwinder::capture`], from this memory of the process.
+    pub fn capture_from(
+        &self,
+        memory: &impl Memory,
+        context: &CaptureContext<'_>,
+        keep: &mut Vec<u64>,
+    ) {
         let Ok(views) = self.views.try_read() else {
             return;
         };
@@ -128,8 +134,13 @@ impl InterposedUnwinder for LuaJit {
             exclusive: context.exclusive,
         };
         let in_time = || (context.now)() < context.deadline;
-        let memory = ProcessMemory(context.pid);
-        capture::capture(&memory, view, &layout::HERE, &moment, &in_time, keep);
+        capture::capture(memory, view, &layout::HERE, &moment, &in_time, keep);
+    }
+}
+
+impl InterposedUnwinder for LuaJit {
+    fn capture(&self, context: &CaptureContext<'_>, keep: &mut Vec<u64>) {
+        self.capture_from(&ProcessMemory(context.pid), context, keep);
     }
 
     fn claims(&self, module: &Module, address: u64) -> bool {

@@ -182,6 +182,28 @@ pub(super) fn sorted(wanted: &[MappedImage]) -> (Vec<String>, BTreeMap<String, S
     (images, uncovered)
 }
 
+/// The module with the reasons why it lacks some files, if a new one would lack them too; else as it is. Without this a
+/// file that cannot be in any module would have one built for every capture.
+pub(super) async fn as_good_as_any(
+    mut module: Module,
+    images: &[MappedImage],
+) -> Result<Module, Module> {
+    if module.uncovered.is_empty() {
+        return Ok(module);
+    }
+    let images = images.to_vec();
+    let sorted = tokio::task::spawn_blocking(move || sorted(&images)).await;
+    let (_, never) = sorted.unwrap_or_default();
+    let mut could_have = false;
+    for (path, why) in &mut module.uncovered {
+        match never.get(path) {
+            Some(reason) => why.clone_from(reason),
+            None => could_have = true,
+        }
+    }
+    if could_have { Err(module) } else { Ok(module) }
+}
+
 /// Whether stap, which reads the host's files, would read the one that the target has mapped: one in a container, or one
 /// that was replaced, may have another under the same path.
 fn readable(image: &MappedImage) -> Result<(), String> {

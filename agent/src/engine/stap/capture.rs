@@ -11,6 +11,7 @@ use super::run::{Ear, Run};
 use super::sizes::Sizes;
 use super::stacks::{Stacks, Taken};
 use super::tool::{self, Turn};
+use super::vms;
 use crate::clock::Clock;
 use crate::engine::task::{Told, lock};
 use crate::engine::{SharedRecorder, Stopped};
@@ -18,8 +19,8 @@ use crate::process::Processes;
 use model::coverage::CaptureStats;
 use model::profile::{CounterKind, CounterSource, Process};
 use model::{Finding, FindingCode};
-use native::{AddressNames, MappedImage, TargetUse, TargetWatch};
-use std::collections::BTreeMap;
+use native::{AddressNames, TargetUse, TargetWatch, VmPlace};
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -58,6 +59,8 @@ pub(super) struct Capture {
     pub(super) stacks: Option<Arc<Mutex<Stacks>>>,
     /// The module that is loaded, or being loaded: whoever ends the capture ends it.
     pub(super) run: Option<Run>,
+    /// VMs of LuaJIT that the module knows.
+    pub(super) told_vms: BTreeSet<VmPlace>,
     /// Sizes of the module that was loaded last.
     pub(super) used: Option<Sizes>,
     turn: Option<Turn>,
@@ -98,6 +101,7 @@ impl Capture {
             pids: BTreeMap::new(),
             stacks: None,
             run: None,
+            told_vms: BTreeSet::new(),
             used: None,
             turn: Some(turn),
             start_ns: 0,
@@ -125,18 +129,24 @@ impl Capture {
         let threads: usize = pids.iter().map(|pid| native::threads(*pid).len()).sum();
         let cpus = self.plan.wanted.demand.cpus;
         self.plan.wanted.demand.running = cpus.min(threads.max(1) as u64);
-        let kernel = self.plan.wanted.probe.kernel;
+        let probe = self.plan.wanted.probe;
         let now_ns = self.clock.now_ns();
         let learned = tokio::task::spawn_blocking(move || {
-            let mut names = AddressNames::new(kernel);
+            let mut names = AddressNames::new(probe.kernel);
             let mut images = BTreeMap::new();
-            for pid in pids {
-                names.learn(pid, now_ns);
+            for pid in &pids {
+                names.learn(*pid, now_ns);
+            }
+            if probe.copies && !pids.iter().any(|pid| names.has_luajit(*pid)) {
+                return Err(vms::no_luajit(&pids));
+            }
+            // What is copied is unwound here, and its module is of no files.
+            for pid in pids.into_iter().filter(|_| !probe.copies) {
                 images.extend(names.images(pid).into_iter().map(|i| (i.path.clone(), i)));
             }
-            (names, images)
+            Ok((names, images))
         });
-        let (names, images) = learned.await.map_err(|e| failed(&e.to_string()))?;
+        let (names, images) = learned.await.map_err(|e| failed(&e.to_string()))??;
         self.plan.wanted.images = images.into_values().collect();
         let (module, more) = self.module().await?;
         findings.extend(more);
@@ -149,6 +159,7 @@ impl Capture {
         let stacks = Arc::new(Mutex::new(stacks));
         self.stacks = Some(Arc::clone(&stacks));
         self.load(&module, stacks).await?;
+        self.look().await;
         self.armed_in_ms = self.clock.now_ns().saturating_sub(began_ns) / 1_000_000;
         if let Some(watch) = &mut self.watch {
             watch.arm();
@@ -181,7 +192,7 @@ impl Capture {
             }
         };
         let ready = match ready {
-            Ok(module) => match as_good_as_any(module, &wanted.images).await {
+            Ok(module) => match build::as_good_as_any(module, &wanted.images).await {
                 Ok(module) => return Ok((module, Vec::new())),
                 Err(module) => Ok(module),
             },
@@ -236,7 +247,10 @@ impl Capture {
         self.pids
             .keys()
             .try_for_each(tell)
-            .map_err(|e| failed(&format!("the module's control file: {e}")))
+            .map_err(|e| failed(&format!("the module's control file: {e}")))?;
+        self.told_vms.clear();
+        self.tell_vms();
+        Ok(())
     }
 
     /// Looks who is a target.
@@ -313,6 +327,7 @@ impl Capture {
                 _ = &mut *stopped => return,
             }
             self.scan().await;
+            self.tell_vms();
             if self.clock.now_ns().saturating_sub(self.metered_ns) >= SECOND_NS {
                 self.meter(false).await;
             }
@@ -418,6 +433,9 @@ impl Capture {
             stats.truncated = stacks.truncated;
             stats.lost = stats.lost.saturating_add(stacks.others);
             findings.extend(stacks.findings().iter().cloned());
+            let (segments, said) = stacks.lua_segments();
+            [stats.lua_segments, stats.lua_racy, stats.lua_failed] = segments;
+            findings.extend(said);
         }
         if counts.1 > 0 {
             let said = format!(
@@ -456,25 +474,6 @@ async fn abandon(run: Option<Run>, staprun: PathBuf, processes: &Processes) -> V
     }
     let left = tokio::task::spawn_blocking(move || tool::unload_left(&staprun)).await;
     left.unwrap_or_default()
-}
-
-/// The module with the reasons why it lacks some files, if a new one would lack them too; else as it is. Without this a
-/// file that cannot be in any module would have one built for every capture.
-async fn as_good_as_any(mut module: Module, images: &[MappedImage]) -> Result<Module, Module> {
-    if module.uncovered.is_empty() {
-        return Ok(module);
-    }
-    let images = images.to_vec();
-    let sorted = tokio::task::spawn_blocking(move || build::sorted(&images)).await;
-    let (_, never) = sorted.unwrap_or_default();
-    let mut could_have = false;
-    for (path, why) in &mut module.uncovered {
-        match never.get(path) {
-            Some(reason) => why.clone_from(reason),
-            None => could_have = true,
-        }
-    }
-    if could_have { Err(module) } else { Ok(module) }
 }
 
 pub(super) fn failed(why: &str) -> Vec<Finding> {

@@ -94,7 +94,10 @@ impl StapEngine {
                 probe,
                 kernel,
                 period_ns,
-                demand: settings.demand(Demand::of(order, cpus, cpus)),
+                demand: settings.demand(Demand {
+                    copies: probe.copies,
+                    ..Demand::of(order, cpus, cpus)
+                }),
                 bounds: Bounds::NONE,
                 unguarded: false,
                 images: Vec::new(),

@@ -17,7 +17,8 @@
 //! finds built ones, `build` builds, `offline` for other hosts; `tool` knows the machine; `run` holds one loaded module;
 //! `stacks` names what comes; `capture` is a capture's life, `again` what follows a run that SystemTap ended, `engine`
 //! the trait; `script` does the same for a script of the user's, `script_bind` says for whom, `script_module` finds one
-//! that was built elsewhere, `script_offline` builds it there.
+//! that was built elsewhere, `script_offline` builds it there. Samples of the probe `lua` are copied and unwound here: `vms`
+//! tells its module where LuaJIT's VMs are.
 
 mod again;
 mod build;
@@ -41,6 +42,7 @@ mod script_stacks;
 mod sizes;
 mod stacks;
 mod tool;
+mod vms;
 
 pub use engine::StapEngine;
 pub use offline::{OfflineBuild, build_offline};

@@ -27,6 +27,7 @@ fn wanted() -> Wanted {
             cpus: 2,
             running: 2,
             kernel: false,
+            copies: false,
             waits: false,
             memory_mb: 256,
             cpu_pct: 10,

@@ -54,7 +54,9 @@ pub async fn build_offline(
     let kernel_files = |said| vec![Finding::new(FindingCode::StapKernelFiles, said)];
     let kernel = kernel_of(&asked.kernel).map_err(kernel_files)?;
     let release = release(&kernel).map_err(kernel_files)?;
-    let images: Result<Vec<_>, String> = asked.images.iter().map(|i| image(i)).collect();
+    // What is copied needs no unwind data: its module is of no files.
+    let images = asked.images.iter().filter(|_| !probe.copies);
+    let images: Result<Vec<_>, String> = images.map(|i| image(i)).collect();
     let images = images.map_err(|said| vec![Finding::new(FindingCode::TargetFile, said)])?;
     let period_ns = probe.period_ns(asked.sample_hz, asked.min_wait_us);
     let demand = Settings::first(period_ns, probe.waits).demand(Demand {
@@ -64,6 +66,7 @@ pub async fn build_offline(
         running: u64::from(asked.cpus.max(1)),
         kernel: probe.kernel,
         waits: false,
+        copies: probe.copies,
         memory_mb: u64::from(asked.memory_mb),
         cpu_pct: 10,
     });

@@ -217,6 +217,7 @@ mod tests {
         cpus: 2,
         running: 2,
         kernel: false,
+        copies: false,
         waits: false,
         memory_mb: 256,
         cpu_pct: 10,

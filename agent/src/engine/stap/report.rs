@@ -6,6 +6,8 @@
 //! +PID COUNT SUM K K|U U       a stack: kernel's and user's addresses, leaf first
 //! +PID COUNT SUM !K K|U U      the same of waits for a CPU
 //! +PID COUNT SUM ~K K|U U      the same of what waits that are told already took at their end: for a CPU
+//! *      WORDS                 a copied sample, in binary: its process, nine registers, and pieces of memory: address, how
+//!                              many words, and they; 0 and 0 at the end. With ? from before the start
 //! =ROWS COUNT                  all that was printed: the last line
 //! ```
 //! In: bytes. Out: stacks, marks, what was no such line. Never: more memory than a line's bound, a number that is
@@ -15,6 +17,9 @@
 const LINE_BYTES_MAX: usize = 16 << 10;
 /// Addresses of one stack, kernel's and user's each.
 const ADDRESSES_MAX: usize = 512;
+/// A copied sample begins with `*` or `?` and these, and has then a pid and registers.
+const COPIED_BEGINS: &[u8; 7] = b"*      ";
+const COPIED_HEAD_BYTES: usize = COPIED_BEGINS.len() + 8 * 10;
 /// Lines that were not understood that are kept, and how much of each.
 const EXAMPLES_MAX: usize = 3;
 const EXAMPLE_CHARS_MAX: usize = 120;
@@ -48,6 +53,19 @@ pub(super) struct Counted {
     pub user: Vec<u64>,
 }
 
+/// A sample that is unwound by whoever hears it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Copied {
+    /// It is a sample of the capture; else it only shows where the target's VMs are.
+    pub counts: bool,
+    /// Whose.
+    pub pid: u32,
+    /// ip, sp, bp, bx, dx, r12 to r15.
+    pub registers: [u64; 9],
+    /// Pieces of its memory, by address.
+    pub memory: Vec<(u64, Vec<u8>)>,
+}
+
 /// Who hears what is read.
 pub(super) trait Hears {
     /// The module is loaded.
@@ -56,6 +74,8 @@ pub(super) trait Hears {
     fn mark(&mut self, ms: u64);
     /// One stack.
     fn stack(&mut self, stack: &Counted);
+    /// One sample that was copied.
+    fn copied(&mut self, _sample: Copied) {}
 }
 
 /// What came, beside the stacks.
@@ -85,13 +105,52 @@ pub(super) struct Reader {
 impl Reader {
     /// Takes the next bytes.
     pub(super) fn feed(&mut self, mut bytes: &[u8], ear: &mut dyn Hears) {
-        while let Some(at) = bytes.iter().position(|b| *b == b'\n') {
-            let (head, tail) = bytes.split_at(at);
-            self.append(head);
-            self.end_line(ear);
-            bytes = &tail[1..];
+        while let Some((first, after)) = bytes.split_first() {
+            if self.is_copied() {
+                bytes = self.append_copied(bytes, ear);
+            } else if self.line.len() < COPIED_BEGINS.len() && *first != b'\n' {
+                // What a line is, its beginning tells.
+                self.append(&bytes[..1]);
+                bytes = after;
+            } else {
+                let at = bytes.iter().position(|b| *b == b'\n');
+                let (head, tail) = bytes.split_at(at.unwrap_or(bytes.len()));
+                self.append(head);
+                if !tail.is_empty() {
+                    self.end_line(ear);
+                }
+                bytes = tail.get(1..).unwrap_or_default();
+            }
         }
-        self.append(bytes);
+    }
+
+    /// Whether what was begun is a copied sample, in which line feeds mean nothing.
+    fn is_copied(&self) -> bool {
+        let begins = self.line.get(1..COPIED_BEGINS.len());
+        begins == Some(&COPIED_BEGINS[1..]) && matches!(self.line[0], b'*' | b'?') && !self.overlong
+    }
+
+    /// Takes what belongs to the copied sample that was begun; gives what is left. One that is none ends where the next line
+    /// feed is.
+    fn append_copied<'a>(&mut self, bytes: &'a [u8], ear: &mut dyn Hears) -> &'a [u8] {
+        let Some(wanted) = copied_bytes(&self.line) else {
+            self.overlong = true;
+            return bytes;
+        };
+        let (head, tail) = bytes.split_at(bytes.len().min(wanted - self.line.len()));
+        self.line.extend_from_slice(head);
+        if self.line.len() == wanted && copied_bytes(&self.line) == Some(wanted) {
+            match copied(&self.line) {
+                Some(sample) => {
+                    self.account.samples += u64::from(sample.counts);
+                    self.account.rows += u64::from(sample.counts);
+                    ear.copied(sample);
+                }
+                None => self.foreign(),
+            }
+            self.line.clear();
+        }
+        tail
     }
 
     /// The end of the output: a line without its end is no line.
@@ -121,8 +180,9 @@ impl Reader {
         let (kind, rest) = self.line.split_first()?;
         let rest = std::str::from_utf8(rest).ok()?;
         match kind {
-            b'f' if rest == "f1" => ear.ready(),
-            b'@' => ear.mark(rest.parse().ok()?),
+            // What is copied is printed with spaces behind, for a message's length (agent/probes/lua.stp).
+            b'f' if rest.trim_end() == "f1" => ear.ready(),
+            b'@' => ear.mark(rest.trim_end().parse().ok()?),
             b'+' => {
                 let mut words = rest.splitn(4, ' ');
                 let stack = &mut self.stack;
@@ -144,8 +204,10 @@ impl Reader {
                 ear.stack(stack);
             }
             b'=' => {
-                let (rows, count) = rest.split_once(' ')?;
+                let mut words = rest.split_ascii_whitespace();
+                let (rows, count) = (words.next()?, words.next()?);
                 self.account.end = Some((rows.parse().ok()?, count.parse().ok()?));
+                return words.next().is_none().then_some(());
             }
             _ => return None,
         }
@@ -160,6 +222,51 @@ impl Reader {
             self.account.examples.push(format!("{text:?}"));
         }
     }
+}
+
+/// How many bytes a copied sample has, as far as those that are there tell; none when it is none.
+fn copied_bytes(line: &[u8]) -> Option<usize> {
+    let mut at = COPIED_HEAD_BYTES;
+    loop {
+        let Some(head) = line.get(at..at + 16) else {
+            return Some(at + 16);
+        };
+        let length = usize::try_from(word(head, 8)).ok()?;
+        if word(head, 0) == 0 {
+            // And the end of the line.
+            return (length == 0).then_some(at + 17);
+        }
+        at = length.checked_mul(8)?.checked_add(at + 16)?;
+        if at > LINE_BYTES_MAX {
+            return None;
+        }
+    }
+}
+
+fn copied(line: &[u8]) -> Option<Copied> {
+    let (&end, line) = line.split_last()?;
+    let mut sample = Copied {
+        counts: line.first() == Some(&b'*'),
+        pid: u32::try_from(word(line, COPIED_BEGINS.len())).ok()?,
+        ..Copied::default()
+    };
+    for (number, register) in sample.registers.iter_mut().enumerate() {
+        *register = word(line, COPIED_BEGINS.len() + 8 + 8 * number);
+    }
+    let mut rest = line.get(COPIED_HEAD_BYTES..)?;
+    while rest.len() > 16 {
+        let (head, after) = rest.split_at(16);
+        let bytes = after.get(..usize::try_from(word(head, 8)).ok()?.checked_mul(8)?)?;
+        sample.memory.push((word(head, 0), bytes.to_vec()));
+        rest = &after[bytes.len()..];
+    }
+    (end == b'\n').then_some(sample)
+}
+
+/// The word at an offset; 0 beyond the end.
+fn word(bytes: &[u8], at: usize) -> u64 {
+    let word = bytes.get(at..at + 8).and_then(|w| w.try_into().ok());
+    word.map_or(0, u64::from_le_bytes)
 }
 
 fn addresses(text: &str, into: &mut Vec<u64>) -> Option<()> {

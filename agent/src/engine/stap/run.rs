@@ -32,6 +32,8 @@ const RECOVER: Duration = Duration::from_millis(1_500);
 const SAID_BYTES_MAX: usize = 32 << 10;
 /// Bytes of text that are read in one step.
 const STEP_BYTES: usize = 64 << 10;
+/// And heard in one go.
+const PIECE_BYTES: usize = 4 << 10;
 
 /// The ear of a run, shared with whoever looks at it meanwhile.
 pub(super) type Ear = Arc<Mutex<dyn Hears + Send>>;
@@ -239,8 +241,14 @@ async fn read(mut text: impl AsyncRead + Unpin, ear: Ear) -> Account {
     while let Ok(length) = text.read(&mut bytes).await
         && length > 0
     {
-        let mut ear = ear.lock().unwrap_or_else(PoisonError::into_inner);
-        reader.feed(&bytes[..length], &mut *ear);
+        // Unwinding a copied sample takes its time: the link to the coordinator, and whoever looks at the ear, get theirs.
+        for piece in bytes[..length].chunks(PIECE_BYTES) {
+            {
+                let mut ear = ear.lock().unwrap_or_else(PoisonError::into_inner);
+                reader.feed(piece, &mut *ear);
+            }
+            tokio::task::yield_now().await;
+        }
     }
     reader.end()
 }

@@ -27,6 +27,11 @@ const BUFFERS_SHARE: u64 = 8;
 const SPARE: u64 = 2;
 /// Statements that a report takes for one row, and for the rest (translate.cxx counts one for each).
 const ACTIONS_A_ROW: u64 = 8;
+/// A copied sample: its bytes, the seconds of them that a CPU's buffer holds until they are read, the statements that it takes,
+/// generously (agent/probes/lua.stp).
+const COPY_BYTES: u64 = 8 << 10;
+const COPIES_S: u64 = 2;
+const COPY_ACTIONS: u64 = 4_000;
 /// The interval in which the runtime looks at a probe's cost, in cycles (STP_OVERLOAD_INTERVAL).
 const OVERLOAD_INTERVAL: u64 = 1_000_000_000;
 /// Times the CPU budget that probes may take within it: a third of a second is not a whole capture, and its first stacks
@@ -78,6 +83,8 @@ pub(super) struct Demand {
     pub kernel: bool,
     /// Waits are measured: one more array has the stack of every thread that waits.
     pub waits: bool,
+    /// Samples are copied and printed one by one: no array holds them.
+    pub copies: bool,
     /// MiB that may be used.
     pub memory_mb: u64,
     /// CPU that may be used, in percent of one core.
@@ -148,6 +155,7 @@ impl Demand {
             running: cpus.min(threads.max(1) as u64),
             kernel: order.kernel,
             waits: false,
+            copies: false,
             memory_mb: u64::from(order.budgets.memory_mb_max),
             cpu_pct: u64::from(order.budgets.cpu_pct_max),
         }
@@ -155,6 +163,9 @@ impl Demand {
 
     /// Bytes that the arrays take.
     pub(super) fn array_bytes(&self, rows: u64, string_bytes: u64) -> u64 {
+        if self.copies {
+            return 0;
+        }
         // The numbers may be those of a file.
         let row = string_bytes.saturating_add(ROW_BYTES);
         let one = rows.saturating_mul(row);
@@ -233,13 +244,21 @@ impl Sizes {
         let rows = rows_of(slice_ms);
         let string_bytes = demand.string_bytes(depth);
         let expected = demand.per_second * demand.running * demand.duration_ms / 1_000;
-        let report_mb = (rows * string_bytes).div_ceil(1 << 20) + 1;
+        let waiting_bytes = match demand.copies {
+            true => demand.per_second * COPY_BYTES * COPIES_S,
+            false => rows * string_bytes,
+        };
+        let report_mb = waiting_bytes.div_ceil(1 << 20) + 1;
+        let actions = match demand.copies {
+            true => COPY_ACTIONS,
+            false => rows * ACTIONS_A_ROW + 1_000,
+        };
         Some(Self {
             slice_ms,
             rows,
             depth,
             string_bytes,
-            actions: (rows * ACTIONS_A_ROW + 1_000).max(bounds.actions_min),
+            actions: actions.max(bounds.actions_min),
             // One in twenty; above one in fifty the result is marked.
             skipped_max: (expected / 20)
                 .max(100)
@@ -289,6 +308,7 @@ mod tests {
             running,
             kernel: true,
             waits: false,
+            copies: false,
             memory_mb,
             cpu_pct: 10,
         }
@@ -326,6 +346,23 @@ mod tests {
             }
         }
         assert!(Sizes::of(demand(256, 256, 1), &Bounds::NONE).is_none());
+    }
+
+    #[test]
+    fn samples_that_are_copied_take_no_array_and_are_never_made_smaller() {
+        let demand = Demand {
+            copies: true,
+            kernel: false,
+            ..demand(256, 256, 256)
+        };
+        let sizes = Sizes::of(demand, &Bounds::NONE).unwrap();
+        assert_eq!((sizes.smaller(), sizes.slice_ms), (None, 1_000));
+        assert_eq!(demand.admits(sizes, &Bounds::NONE), Ok(sizes));
+        // What 256 CPUs may take is a MiB each; two have room for two seconds.
+        assert_eq!(sizes.buffer_mb, 1);
+        let two = Demand { cpus: 2, ..demand };
+        let two = Sizes::of(two, &Bounds::NONE).unwrap();
+        assert!(two.buffer_mb << 20 >= 99 * COPY_BYTES * COPIES_S);
     }
 
     #[test]

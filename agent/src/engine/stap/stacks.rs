@@ -3,11 +3,11 @@
 //! In: what `report` reads, and who the targets are. Out: rows of the recorder, an account. Never: a stack of a process
 //! that is no target, or a run-time address in a frame.
 
-use super::report::{Counted, Hears, WaitFor};
+use super::report::{Copied, Counted, Hears, WaitFor};
 use crate::engine::SharedRecorder;
 use model::profile::{Frame, FrameId, FrameKind, Process, Series, SeriesId};
-use native::AddressNames;
-use std::collections::{BTreeMap, HashMap};
+use native::{AddressNames, CopiedSample, Regs, VmPlace};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::PoisonError;
 
 const SECOND_MS: u64 = 1_000;
@@ -15,6 +15,9 @@ const SECOND_MS: u64 = 1_000;
 const BIN_MAX: u64 = 4_000;
 /// Stacks in user space after which it is judged whether they are whole.
 const JUDGED_AFTER: u64 = 200;
+
+/// DWARF numbers of a copied sample's registers behind the program counter (System V ABI, figure 3.36).
+const REGISTERS: [usize; 8] = [7, 6, 3, 1, 12, 13, 14, 15];
 
 /// What does not change during a capture.
 #[derive(Clone, Debug)]
@@ -134,6 +137,16 @@ impl Stacks {
         self.names.findings()
     }
 
+    /// VMs of LuaJIT that were found in the targets.
+    pub(super) fn vms(&self) -> BTreeSet<VmPlace> {
+        self.names.vms().collect()
+    }
+
+    /// Runs of Lua frames in copied samples, as [`AddressNames::lua_segments`] gives them.
+    pub(super) fn lua_segments(&self) -> ([u64; 3], Option<model::Finding>) {
+        self.names.lua_segments()
+    }
+
     fn bin(&self) -> u32 {
         let began = self.began_ms.unwrap_or(self.marked_ms);
         // What is printed now was counted in the slice before.
@@ -146,6 +159,41 @@ impl Hears for Stacks {
     fn mark(&mut self, ms: u64) {
         self.began_ms.get_or_insert(ms);
         self.marked_ms = self.marked_ms.max(ms);
+    }
+
+    fn copied(&mut self, sample: Copied) {
+        let Some(process) = self.targets.get(&sample.pid) else {
+            self.others = self.others.saturating_add(1);
+            return;
+        };
+        let bin = self.bin();
+        let mut regs = Regs {
+            ip: sample.registers[0],
+            r: Default::default(),
+        };
+        for (number, value) in REGISTERS.into_iter().zip(&sample.registers[1..]) {
+            regs.r[number] = *value;
+        }
+        let counts = sample.counts;
+        let sample = CopiedSample {
+            pid: sample.pid,
+            regs,
+            memory: sample.memory,
+        };
+        if !counts {
+            return self.names.find_vms(&sample, self.now_ns);
+        }
+        let mut recorder = self.recorder.lock().unwrap_or_else(PoisonError::into_inner);
+        let series = *self
+            .series
+            .entry(sample.pid)
+            .or_insert_with(|| recorder.series(&self.taken.series(process, &process.comm)));
+        let cut = self
+            .names
+            .fold_copied(&mut recorder, &sample, self.now_ns, &mut self.ids);
+        self.truncated = self.truncated.saturating_add(u64::from(cut));
+        let values = [1, self.taken.period_ns, 0];
+        recorder.add_stack(series, bin, &self.ids, &values);
     }
 
     fn stack(&mut self, stack: &Counted) {
