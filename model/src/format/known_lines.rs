@@ -54,13 +54,14 @@ impl KnownLines {
             return None;
         }
         let begin = rest.first_chunk()?;
-        self.tried += 1;
+        // Both only matter until the next line that is not known; they may begin anew.
+        self.tried = self.tried.wrapping_add(1);
         let place = &self.places[place_of(begin)];
         let len = usize::from(place.len);
         if len == 0 || rest.get(..len)? != &place.text[..len] {
             return None;
         }
-        self.found += 1;
+        self.found = self.found.wrapping_add(1);
         let ahead = Ahead {
             bytes: len,
             lines: 1,

@@ -27,7 +27,7 @@ impl Line<'_> {
 }
 
 /// Hears of lines.
-pub trait Ear {
+pub trait Hears {
     /// One line.
     fn line(&mut self, line: Line<'_>);
 
@@ -41,7 +41,7 @@ pub trait Ear {
 
 struct Each<F>(F);
 
-impl<F: FnMut(Line<'_>)> Ear for Each<F> {
+impl<F: FnMut(Line<'_>)> Hears for Each<F> {
     #[inline]
     fn line(&mut self, line: Line<'_>) {
         (self.0)(line);
@@ -74,7 +74,7 @@ impl Lines {
     }
 
     /// The same for an ear that looks ahead.
-    pub fn feed_to(&mut self, piece: &[u8], ear: &mut impl Ear) {
+    pub fn feed_to(&mut self, piece: &[u8], ear: &mut impl Hears) {
         let mut rest = piece;
         if self.carried > 0 {
             let Some(end) = memchr::memchr(b'\n', rest) else {
@@ -126,7 +126,7 @@ impl Lines {
     }
 
     #[inline]
-    fn give(&mut self, line: &[u8], len: usize, ear: &mut impl Ear) {
+    fn give(&mut self, line: &[u8], len: usize, ear: &mut impl Hears) {
         self.number += 1;
         let bytes = if line.len() > LINE_BYTES_MAX {
             &line[..LINE_BYTES_MAX]

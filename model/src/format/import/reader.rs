@@ -4,7 +4,7 @@
 
 use super::{ImportError, ImportStats, WHOLE_BYTES_MAX};
 use crate::format::fold::Fold;
-use crate::format::lines::{Ahead, Ear, Line, Lines};
+use crate::format::lines::{Ahead, Hears, Line, Lines};
 use crate::profile::Profile;
 
 /// Where a reader puts what it finds.
@@ -37,7 +37,7 @@ pub trait LineReader {
     /// One line.
     fn line(&mut self, line: Line<'_>, into: &mut Intake);
 
-    /// See [`Ear::ahead`].
+    /// See [`Hears::ahead`].
     #[inline]
     fn ahead(&mut self, _rest: &[u8]) -> Option<Ahead> {
         None
@@ -70,7 +70,7 @@ struct Reading<'a, R> {
     into: &'a mut Intake,
 }
 
-impl<R: LineReader> Ear for Reading<'_, R> {
+impl<R: LineReader> Hears for Reading<'_, R> {
     #[inline]
     fn line(&mut self, line: Line<'_>) {
         self.reader.line(line, self.into);
