@@ -11,6 +11,7 @@ mod gateway;
 mod heat;
 #[cfg(test)]
 mod limits_tests;
+mod lines;
 mod per;
 mod place;
 mod ranking;
@@ -25,6 +26,7 @@ mod ways_tests;
 
 pub use comparable::{Circumstances, comparable, unlike};
 pub use heat::{Heat, HeatRow, heat, of_seconds};
+pub use lines::{Lines, lines_of};
 pub use per::Per;
 pub use ranking::{FALSE_MAX, FEW_SAMPLES, Gap, HostDifference, PlaceGap, Ranking, rank};
 pub use rests::Rests;

@@ -3,6 +3,7 @@
 //! in a total.
 
 use super::gateway;
+use model::format::source::split_line;
 use model::profile::{Cell, Frame, FrameKind, Node, NodeId, Profile, ROOT, Series, Values};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -20,10 +21,14 @@ pub enum By {
     Plugin,
     /// Phases of ngx_lua.
     Phase,
+    /// Paths of requests, where the capture was asked for them.
+    Uri,
     /// Lua files: what C functions and the kernel do for one belongs to it.
     File,
     /// What runs: the kernel, native code, interpreted Lua, compiled Lua.
     Kind,
+    /// Source lines, where frames have them.
+    Line,
 }
 
 impl By {
@@ -35,8 +40,10 @@ impl By {
         match word {
             "self" => Ok(Self::SelfValue),
             "total" => Ok(Self::Total),
-            _ => Self::parse_group(word)
-                .map_err(|_| "use self, total, module, plugin, phase, file or kind".to_owned()),
+            "line" => Ok(Self::Line),
+            _ => Self::parse_group(word).map_err(|_| {
+                "use self, total, line, module, plugin, phase, uri, file or kind".to_owned()
+            }),
         }
     }
 
@@ -49,11 +56,12 @@ impl By {
             Self::Module,
             Self::Plugin,
             Self::Phase,
+            Self::Uri,
             Self::File,
             Self::Kind,
         ];
         let found = groups.into_iter().find(|by| by.word() == word);
-        found.ok_or_else(|| "use module, plugin, phase, file or kind".to_owned())
+        found.ok_or_else(|| "use module, plugin, phase, uri, file or kind".to_owned())
     }
 
     /// What a row is.
@@ -64,8 +72,10 @@ impl By {
             Self::Module => "module",
             Self::Plugin => "plugin",
             Self::Phase => "phase",
+            Self::Uri => "uri",
             Self::File => "file",
             Self::Kind => "kind",
+            Self::Line => "line",
         }
     }
 }
@@ -155,7 +165,7 @@ fn names_of_nodes<T: Clone>(
     by: By,
     mut made: impl FnMut(Option<&str>) -> T,
 ) -> Vec<T> {
-    if matches!(by, By::Plugin | By::Phase | By::File) {
+    if matches!(by, By::Plugin | By::Phase | By::Uri | By::File) {
         let groups = gateway::groups(nodes, frames, by);
         return groups.into_iter().map(|name| made(Some(&name))).collect();
     }
@@ -236,6 +246,11 @@ fn stands_above(
 fn name(frame: &Frame, by: By) -> String {
     if by == By::Kind {
         return gateway::kind(frame).to_owned();
+    }
+    if by == By::Line
+        && let Some((_, file, line)) = split_line(&frame.name)
+    {
+        return format!("{file}:{line}");
     }
     if by != By::Module {
         return frame.label();

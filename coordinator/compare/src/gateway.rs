@@ -15,6 +15,7 @@ struct Way<'a> {
     kong: bool,
     kernel: bool,
     file: Option<&'a str>,
+    uri: Option<&'a str>,
 }
 
 /// The group of each node, in order; nodes stand behind their parents.
@@ -30,6 +31,7 @@ pub(super) fn groups(nodes: &[Node], frames: &[Frame], by: By) -> Vec<String> {
         let name = match by {
             By::Phase => way.phase_name(),
             By::File => way.file.unwrap_or("[no lua]"),
+            By::Uri => way.uri.unwrap_or("[no request]"),
             _ => way.plugin_name(),
         };
         name.to_owned()
@@ -73,6 +75,8 @@ impl<'a> Way<'a> {
         let is_lua = is_lua(frame);
         self.kernel = frame.kind == FrameKind::Kernel;
         self.nginx |= frame.module == "nginx" || frame.name.starts_with("ngx_");
+        // Text formats do not keep the kind.
+        self.uri = uri(&frame.name).or(self.uri);
         if frame.kind == FrameKind::Marker {
             return self;
         }
@@ -110,6 +114,12 @@ impl<'a> Way<'a> {
     fn is_timer(&self) -> bool {
         self.lua && self.nginx && self.phase.is_none()
     }
+}
+
+/// The path of a request, from the marker that an agent puts below its stacks.
+fn uri(name: &str) -> Option<&str> {
+    name.strip_prefix("uri ")
+        .filter(|path| path.starts_with('/'))
 }
 
 /// What stands behind a folder of this name in a path.
@@ -230,6 +240,23 @@ mod tests {
             depths <= 6,
             "a stack has each kind once where they follow: {depths}"
         );
+    }
+
+    #[test]
+    fn samples_belong_to_the_path_that_an_agent_has_put_below_them() {
+        let text = "\
+            uri /api/orders/...;main;access_by_lua(nginx.conf:3);/l/kong/init.lua:9 access 4\n\
+            uri /api/orders/...;main;ngx_http_lua_log_handler 3\n\
+            uri /;main;/l/kong/init.lua:9 access 2\n\
+            main;ngx_worker 1\n";
+        let (profile, _) = folded::parse(text.as_bytes(), "h");
+        let rolled = top(&profile, |_| true, 0, By::Uri).rows.into_iter();
+        let rolled: Vec<(String, u64)> = rolled.map(|r| (r.name, r.own)).collect();
+        let expected = [("/api/orders/...", 7), ("/", 2), ("[no request]", 1)];
+        assert_eq!(rolled, expected.map(|(n, s)| (n.to_owned(), s)));
+        // A path is no phase and no timer.
+        let phases = top(&profile, |_| true, 0, By::Phase).rows.len();
+        assert_eq!(phases, 3);
     }
 
     #[test]
