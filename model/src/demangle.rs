@@ -59,11 +59,7 @@ impl Write for Bounded {
 }
 
 fn cut(text: &str) -> &str {
-    let mut end = text.len().min(NAME_BYTES_MAX);
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    &text[..end]
+    &text[..text.floor_char_boundary(NAME_BYTES_MAX)]
 }
 
 #[cfg(test)]
