@@ -8,8 +8,8 @@
 
 pub mod cli;
 pub mod clock;
-pub mod compare;
 pub mod conclude;
+pub mod debug_info;
 pub mod dispatch;
 pub mod fleet;
 pub mod merge;

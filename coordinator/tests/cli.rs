@@ -2,7 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on may panic")]
 
 use assert_cmd::Command;
-use fleetflame::compare::{Per, rank};
+use compare::{Per, rank};
 use fleetflame::render::write_all;
 use fleetflame::store::{PROFILE_FILE, RunDir, RunRecord, RunState, utc_text};
 use model::format::ffz::{Limits, Want, decode_profile, encode_profile};
@@ -65,6 +65,7 @@ fn run_in(root: &Path) -> RunRecord {
         duration_ms: 10_000,
         kernel: true,
         min_wait_us: 0,
+        uri_segments: 0,
         budgets: Default::default(),
         arm_timeout_ms: Some(1_000),
         script: None,
@@ -231,9 +232,9 @@ fn inputs_are_recognised_or_refused_with_what_would_be_accepted() {
         (&["top", "01ZZZ"], "", "`fleetflame runs` lists them"),
         (&["top", "run@dc=bj"], "", "`fleetflame runs` lists them"),
         (
-            &["top", "-", "--by", "uri"],
+            &["top", "-", "--by", "host"],
             "a 1\n",
-            "use self, total, module, plugin, phase, file or kind",
+            "use self, total, line, module, plugin, phase, uri, file or kind",
         ),
         (
             &["diff", "-", "p.ffz", "--by", "per-1k"],

@@ -81,6 +81,8 @@ finding_codes! {
         "Install the same version on both sides.";
     HostLate, "host-late", Error, "The host was not ready when the capture had to start.",
         "See the host's other findings; a longer arm time can be given with --arm-timeout.";
+    HostHeld, "host-held", Error, "Nothing was begun on the host, because another one fell silent over the same.",
+        "Look at the host that the evidence names before you try again; without it among the hosts, another one is tried first.";
     ConnectionResumed, "connection-resumed", Note, "The connection broke during the run and was taken up again; nothing was lost.",
         "Nothing to do. If it happens often, look at the network between coordinator and host.";
     BatchGap, "batch-gap", Warning, "Batches that the agent sent never arrived; their stacks are missing.",
@@ -173,6 +175,8 @@ finding_codes! {
         "Compare by generation, or capture again without a reload.";
     RequestsUnknown, "requests-unknown", Note, "The gateway's requests could not be counted, so there is no cost per request.",
         "Nothing to do for shares and CPU time; for a cost per request, use an nginx with its stub_status module and give the agent CAP_SYS_PTRACE.";
+    RequestPaths, "request-paths", Note, "Stacks stand above the paths of the requests that they were taken in.",
+        "Compare paths by `fleetflame top --by uri`; timers, filters in C and what nginx does before Lua runs have no path.";
     TargetFile, "target-file", Warning, "A file mapped by the target could not be used for names or unwinding.",
         "Stacks through it may be unnamed or short; see the evidence.";
     TargetTooBig, "target-too-big", Warning, "The target has more mappings, threads or processes than the agent will look at.",
@@ -204,6 +208,14 @@ finding_codes! {
     // --- SystemTap
     StapNotPermitted, "stap-not-permitted", Error, "SystemTap does not let the agent load a module.",
         "Run the agent as root, or put its user into the groups that docs/systemtap.md names.";
+    StapRate, "stap-rate", Error, "There are too many events for a probe that takes a stack of each.",
+        "Name fewer processes (--pick busiest:1), or raise cpu_pct_max in the job if the host can bear it.";
+    StapTargetLate, "stap-target-late", Warning, "Processes came too late to be captured.",
+        "Capture again; a probe that fires on every event is told its processes when its module is loaded.";
+    StapFreedBefore, "stap-freed-before", Note, "Memory was freed that had not been seen allocated.",
+        "Nothing to do: what was allocated before the capture is not in the result.";
+    StapUntracked, "stap-untracked", Warning, "There was more memory at once than the probe can follow.",
+        "Capture for a shorter time; what was not followed may have been freed or not.";
     StapBusy, "stap-busy", Error, "Another SystemTap capture runs on this host.",
         "Wait for its end, or capture with --engine native; two of them would disturb each other.";
     StapModuleLeft, "stap-module-left", Warning, "A module of a capture that was killed was still loaded, and was unloaded.",
@@ -321,6 +333,8 @@ finding_codes! {
         "See the examples in the evidence.";
     InputWeak, "input-weak", Warning, "Something in an input weakens the result.",
         "See the evidence; where it says that the end is missing, take the input again.";
+    SourceUnknown, "source-unknown", Warning, "Inlined functions and lines of some frames of an input could not be looked up.",
+        "Give the very build of the program that ran (--binary, --symfs) and its debug info, which the evidence says how to get.";
     InputPruned, "input-pruned", Warning, "An input has more distinct stacks than the budget; the rest were counted under [pruned] or [deeper].",
         "Give more with --nodes-max, or leave out --keep-offsets.";
 }

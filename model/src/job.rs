@@ -155,6 +155,9 @@ pub struct JobSpec {
     /// Off-CPU only: waits shorter than this, in microseconds, are added up under one frame.
     #[serde(default)]
     pub min_wait_us: u32,
+    /// Segments of the request's path that stand below each stack taken in one; 0 for none.
+    #[serde(default)]
+    pub uri_segments: u32,
     /// What an agent may use up.
     pub budgets: Budgets,
     /// How long hosts may take to get ready, in milliseconds; none says that it goes by the engine.
@@ -170,6 +173,8 @@ pub struct JobSpec {
 
 /// Highest sampling rate that is accepted: above it the sampler itself is what is seen.
 pub const SAMPLE_HZ_MAX: u32 = 1_999;
+/// Most segments of a request's path that are shown.
+pub const URI_SEGMENTS_MAX: u32 = 16;
 /// Longest capture that is accepted: one hour.
 pub const DURATION_MS_MAX: u64 = 3_600_000;
 
@@ -250,6 +255,12 @@ impl JobSpec {
             return Err(format!(
                 "a shortest wait of {} us is not possible: use 0ms to 1s",
                 self.min_wait_us
+            ));
+        }
+        if self.uri_segments > URI_SEGMENTS_MAX {
+            return Err(format!(
+                "{} segments of a path are not possible: use 1 to {URI_SEGMENTS_MAX}",
+                self.uri_segments
             ));
         }
         if (self.probe == Probe::Script) != self.script.is_some() {

@@ -6,6 +6,7 @@
 //! Never: a clock, a file, a socket, an async runtime. Time and randomness arrive as arguments.
 
 pub mod coverage;
+pub mod demangle;
 pub mod destination;
 pub mod finding;
 pub mod format;

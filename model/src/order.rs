@@ -74,6 +74,8 @@ pub struct CaptureOrder {
     pub kernel: bool,
     /// Off-CPU only: waits shorter than this, in microseconds, are added up under one frame.
     pub min_wait_us: u32,
+    /// Segments of the request's path that stand below each stack taken in one; 0 for none.
+    pub uri_segments: u32,
     /// What it may use up.
     pub budgets: Budgets,
     /// Silence after which the agent stops by itself, in milliseconds.

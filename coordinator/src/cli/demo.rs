@@ -112,6 +112,7 @@ fn job(fleet: &Fleet, seconds: u16) -> JobSpec {
         duration_ms: u64::from(seconds.clamp(1, 60)) * 1_000,
         kernel: true,
         min_wait_us: 0,
+        uri_segments: 0,
         budgets: Budgets::default(),
         // A demo on a busy machine should rather wait than fail.
         arm_timeout_ms: Some(60_000),

@@ -8,14 +8,14 @@ use super::output::{Output, usage};
 use super::reading::ReadArgs;
 use super::seconds::SecondArgs;
 use super::{COMPLETE, NOTHING};
-use crate::compare::{
-    self, By, Circumstances, Compared, FrameDifference, NotCompared, Per, Told, comparable,
-    denominator_missing, grouped,
-};
 use crate::render::{
     Difference, DifferenceLook, FlameOptions, Side, View, ViewBuilder, flame_difference, table,
 };
 use clap::Args;
+use compare::{
+    self, By, Circumstances, Compared, FrameDifference, NotCompared, Per, Told, comparable,
+    denominator_missing, grouped,
+};
 use model::profile::Series;
 use model::{Finding, FindingCode, Severity};
 use serde_json::json;
@@ -50,7 +50,7 @@ pub struct DiffArgs {
     /// share (of each side's samples), cpu (CPU time per second) or per-1k (CPU time per 1,000 requests)
     #[arg(long, default_value = "share", value_parser = Per::parse)]
     by: Per,
-    /// Groups in the place of functions: module, kind (kernel, native, Lua), plugin, phase or file
+    /// Groups in the place of functions: module, kind (kernel, native, Lua), plugin, phase, uri or file
     #[arg(long, value_name = "GROUP", value_parser = By::parse_group, conflicts_with_all = ["normalize", "strip_hex"])]
     roll_up: Option<By>,
     /// Folded text with both counts instead of a picture

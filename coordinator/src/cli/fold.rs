@@ -21,6 +21,7 @@ Examples:
   fleetflame fold sample.bt -o sample.folded
   perf script | fleetflame fold > perf.folded
   fleetflame fold profile.pb.gz --stats json > profile.folded
+  fleetflame fold sample.bt --inlines --lines --symfs ./kong-1-root > lines.folded
   fleetflame fold --from stap --compat-flamegraph sample.bt | flamegraph.pl > old-pipeline.svg
   perf script | fleetflame fold --from perf --compat-flamegraph --all > old-pipeline.folded
 

@@ -75,6 +75,7 @@ pub fn gather(
     for word in words {
         match input::find(word, root, want)? {
             Named::Run(mut one) => {
+                how.refuse_source(word, "a run")?;
                 seconds.take(&mut one, true)?;
                 let Input {
                     name,
@@ -95,13 +96,17 @@ pub fn gather(
                 return Err(usage(format!("{word}: seconds can be chosen of runs only")));
             }
             Named::Ffz(path) => {
+                how.refuse_source(word, "an ffz file")?;
                 files.add(&path)?;
                 names.push(reading::stem(word));
             }
             Named::Stacks(opened) => {
                 let name = if word == "-" { "stdin" } else { word };
                 // No host: what is only added up need not be told apart.
-                let import = import.get_or_insert_with(|| Import::new(how.options("")));
+                let import = match &mut import {
+                    Some(import) => import,
+                    none => none.insert(how.import("")?),
+                };
                 import.next_input("").map_err(|e| previous(&texts, e))?;
                 opened.feed(import, output)?;
                 texts.push(name.to_owned());

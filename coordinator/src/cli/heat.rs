@@ -6,9 +6,9 @@ use super::input::{self, Root};
 use super::output::{Output, usage};
 use super::reading::ReadArgs;
 use super::{COMPLETE, NOTHING};
-use crate::compare::heat as of;
 use crate::render::heat_svg;
 use clap::Args;
+use compare::heat as of;
 use serde_json::json;
 use std::path::PathBuf;
 

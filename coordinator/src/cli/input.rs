@@ -12,7 +12,7 @@ use crate::store::{
 use anyhow::Context as _;
 use clap::Args;
 use model::format::ffz::{Limits, Want, decode_profile, decode_segment};
-use model::format::import::{Import, Imported};
+use model::format::import::Imported;
 use model::job::{JobHost, Labels};
 use model::profile::{Profile, Series};
 use model::{Finding, FindingCode};
@@ -159,13 +159,19 @@ fn read_as(
     want: Want,
 ) -> anyhow::Result<Input> {
     let opened = match find(word, root, want)? {
-        Named::Run(input) => return Ok(*input),
-        Named::Ffz(_) => return from_ffz(word, want),
+        Named::Run(input) => {
+            how.refuse_source(word, "a run")?;
+            return Ok(*input);
+        }
+        Named::Ffz(_) => {
+            how.refuse_source(word, "an ffz file")?;
+            return from_ffz(word, want);
+        }
         Named::Stacks(opened) => opened,
     };
     let name = if word == "-" { "stdin" } else { word };
     let short = reading::stem(name);
-    let mut import = Import::new(how.options(&short));
+    let mut import = how.import(&short)?;
     opened.feed(&mut import, output)?;
     let imported = import.finish().map_err(|e| unreadable(name, e))?;
     refuse_foreign(name, &imported)?;

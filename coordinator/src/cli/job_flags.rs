@@ -11,7 +11,8 @@ use crate::transport::{Connector, Local, Ssh, direct, local};
 use anyhow::Context as _;
 use clap::Args;
 use model::job::{
-    EngineChoice, Event, JobHost, Pick, Probe, Reach, Target, parse_duration_ms, parse_wait_us,
+    EngineChoice, Event, JobHost, Pick, Probe, Reach, Target, URI_SEGMENTS_MAX, parse_duration_ms,
+    parse_wait_us,
 };
 use model::order::Budgets;
 use model::script::StackUnit;
@@ -53,8 +54,10 @@ pub struct JobFlags {
     #[arg(long, value_name = "ENGINE")]
     pub engine: Option<EngineChoice>,
     /// What is measured: on-cpu, off-cpu for where threads wait, lua for CPU time with Lua's functions in
-    /// the stacks, or script:FILE for what a script of your own for SystemTap or stap++ prints (others
-    /// are not part of this version)
+    /// the stacks, vfs for bytes and time of reads and writes, lock for waits for locks, alloc for
+    /// memory that is not freed (these by SystemTap, where the host's policy lists them; alloc slows its
+    /// process down much), or script:FILE for what a script of your own for
+    /// SystemTap or stap++ prints
     #[arg(long, value_name = "PROBE")]
     pub probe: Option<ProbeFlag>,
     /// With --probe script:FILE: a value for the script's $^arg_NAME; repeatable
@@ -74,9 +77,15 @@ pub struct JobFlags {
     /// Samples a second and CPU [default: 99]
     #[arg(long, value_name = "HZ")]
     pub hz: Option<u32>,
-    /// With --probe off-cpu: waits shorter than this are added up under one frame [default: 0ms]
+    /// With --probe off-cpu: waits shorter than this are added up under one frame; with vfs and lock, calls
+    /// and waits shorter than this are left out [default: 0ms]
     #[arg(long, value_name = "TIME", value_parser = parse_wait_us)]
     pub min_wait: Option<u32>,
+    /// Put below each stack the first segments of the path of its request [default with --uri alone: 2]; never the
+    /// query, and * for what looks like a number, a key or a name. Hosts allow it by request_paths: true in their policy
+    #[arg(long, value_name = "SEGMENTS", num_args = 0..=1, require_equals = true, default_missing_value = "2",
+        value_parser = clap::value_parser!(u32).range(1..=i64::from(URI_SEGMENTS_MAX)))]
+    pub uri: Option<u32>,
     /// For how long, such as 30s or 2m [default: 30s]
     #[arg(long, value_name = "TIME", value_parser = parse_duration_ms)]
     pub duration: Option<u64>,
@@ -138,6 +147,7 @@ impl JobFlags {
                 duration_ms: 30_000,
                 kernel: true,
                 min_wait_us: 0,
+                uri_segments: 0,
                 budgets: Budgets::default(),
                 arm_timeout_ms: None,
                 script: None,
@@ -212,20 +222,11 @@ impl JobFlags {
         job.event = self.event.unwrap_or(job.event);
         job.sample_hz = self.hz.unwrap_or(job.sample_hz);
         job.min_wait_us = self.min_wait.unwrap_or(job.min_wait_us);
+        job.uri_segments = self.uri.unwrap_or(job.uri_segments);
         job.duration_ms = self.duration.unwrap_or(job.duration_ms);
         job.arm_timeout_ms = self.arm_timeout.or(job.arm_timeout_ms);
         if let Some(title) = &self.title {
             job.title.clone_from(title);
-        }
-        if !matches!(
-            job.probe,
-            Probe::OnCpu | Probe::OffCpu | Probe::Lua | Probe::Script
-        ) {
-            let said = format!(
-                "probe {} is not part of this version; use on-cpu, off-cpu, lua or script:FILE",
-                job.probe
-            );
-            return Err(usage(said));
         }
         Ok(())
     }
@@ -308,6 +309,7 @@ impl JobFlags {
             event: None,
             hz: None,
             min_wait: None,
+            uri: None,
             arguments: Vec::new(),
             include: Vec::new(),
             unit: None,

@@ -47,15 +47,19 @@ pub fn merge(args: &MergeArgs, output: &Output) -> anyhow::Result<u8> {
         let sources = (args.inputs.as_slice(), &args.how, &args.root);
         return folded(sources, args.out.as_deref(), None, output);
     }
-    let mut import = Import::new(args.how.options(""));
+    let mut import = args.how.import("")?;
     let mut coverage = Vec::new();
     let mut findings = Vec::new();
     for word in &args.inputs {
         let name = if word == "-" { "stdin" } else { word };
         match input::find(word, &args.root, Want::Totals)? {
-            Named::Run(one) => add(*one, &mut import, &mut findings, &mut coverage)
-                .map_err(|e| unreadable(name, e))?,
+            Named::Run(one) => {
+                args.how.refuse_source(word, "a run")?;
+                add(*one, &mut import, &mut findings, &mut coverage)
+                    .map_err(|e| unreadable(name, e))?;
+            }
             Named::Ffz(_) => {
+                args.how.refuse_source(word, "an ffz file")?;
                 let one = input::from_ffz(word, Want::Totals)?;
                 add(one, &mut import, &mut findings, &mut coverage)
                     .map_err(|e| unreadable(name, e))?;

@@ -30,6 +30,7 @@ mod script_modules;
 mod script_unit;
 mod seconds;
 mod show;
+mod source_args;
 mod tls;
 mod top;
 

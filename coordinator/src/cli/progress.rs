@@ -113,6 +113,7 @@ impl Bars {
             RunEvent::Reported { host, kernel } => {
                 say(host, format!("kernel {}", printable(kernel)))
             }
+            RunEvent::Alone { host, probe } => say(host, alone(probe)),
             RunEvent::Armed { host } => say(host, "ready".into()),
             RunEvent::Starting {
                 hosts: n,
@@ -171,6 +172,11 @@ impl Watch for Progress {
     }
 }
 
+/// The other hosts' turn comes when this one is ready.
+fn alone(probe: &str) -> String {
+    format!("{probe} is put on every event: tried here first, alone")
+}
+
 fn sending(sent_bytes: u64, total_bytes: u64) -> String {
     let pct = (sent_bytes * 100).checked_div(total_bytes).unwrap_or(100);
     format!(
@@ -183,6 +189,7 @@ fn sending(sent_bytes: u64, total_bytes: u64) -> String {
 fn line(event: &RunEvent) -> Option<String> {
     Some(match event {
         RunEvent::Reported { host, kernel } => format!("{host}: connected, kernel {kernel}"),
+        RunEvent::Alone { host, probe } => format!("{host}: {}", alone(probe)),
         RunEvent::Armed { host } => format!("{host}: ready"),
         RunEvent::Starting { hosts, duration_ms } => {
             format!(

@@ -3,6 +3,7 @@
 //! whole text in memory.
 
 use super::output::{Output, usage};
+use super::source_args::{self, SourceArgs};
 use anyhow::Context as _;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -42,6 +43,8 @@ pub struct ReadArgs {
     /// Most nodes of the call tree; stacks beyond it are counted under [pruned]
     #[arg(long, value_name = "NODES", default_value_t = FoldLimits::default().nodes_max)]
     nodes_max: usize,
+    #[command(flatten)]
+    source: SourceArgs,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -66,13 +69,18 @@ impl Default for ReadArgs {
             tid: false,
             skip_after: Vec::new(),
             nodes_max: FoldLimits::default().nodes_max,
+            source: SourceArgs::default(),
         }
     }
 }
 
 impl ReadArgs {
-    /// The same for the import; `host` is the one that stacks without a host belong to.
-    pub fn options(&self, host: &str) -> ImportOptions {
+    /// An import of what they say; `host` is the one that stacks without a host belong to.
+    pub fn import(&self, host: &str) -> anyhow::Result<Import> {
+        self.source.import(self.options(host))
+    }
+
+    fn options(&self, host: &str) -> ImportOptions {
         ImportOptions {
             format: self.from.0,
             keep_offsets: self.keep_offsets,
@@ -87,6 +95,21 @@ impl ReadArgs {
             },
             ..ImportOptions::new(host)
         }
+    }
+}
+
+impl ReadArgs {
+    /// The same, with functions and lines looked up.
+    pub fn with_lines(&self) -> Self {
+        Self {
+            source: self.source.whole(),
+            ..self.clone()
+        }
+    }
+
+    /// Refuses an input without addresses where something is to be looked up by them.
+    pub fn refuse_source(&self, name: &str, is: &str) -> anyhow::Result<()> {
+        self.source.refuse(name, is)
     }
 }
 
@@ -111,6 +134,9 @@ impl ReadArgs {
         }
         if !self.skip_after.is_empty() {
             return Err("--skip-after");
+        }
+        if let Some(option) = self.source.given() {
+            return Err(option);
         }
         Ok(CompatArgs {
             format: self.from.0,
@@ -229,6 +255,10 @@ fn fill(from: &mut impl Read, piece: &mut [u8]) -> std::io::Result<usize> {
 pub fn unreadable(name: &str, error: ImportError) -> anyhow::Error {
     match error {
         ImportError::Unknown(what) => usage(format!("{name}: {what}")),
+        error @ ImportError::NoAddresses(_) => usage(format!(
+            "{name}: {error}, so that nothing can be looked up in debug info; give the text that stap or `perf script` \
+             printed, or leave out --inlines and --lines"
+        )),
         error => anyhow::Error::new(error).context(format!("failed to read {name}")),
     }
 }
@@ -265,6 +295,9 @@ pub fn findings(name: &str, imported: &Imported) -> Vec<Finding> {
     for (note, times) in &stats.notes {
         let said = format!("{name}: {note} ({times} times)");
         findings.push(Finding::new(FindingCode::InputWeak, said));
+    }
+    if let Some(source) = &stats.source {
+        findings.extend(source_args::findings(name, source));
     }
     if stats.pruned > 0 || stats.deeper > 0 {
         let said = format!(

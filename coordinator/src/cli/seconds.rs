@@ -4,8 +4,8 @@
 use super::flame::parse_percent;
 use super::input::Input;
 use super::output::usage;
-use crate::compare::{heat, of_seconds};
 use clap::Args;
+use compare::{heat, of_seconds};
 
 /// Which seconds are meant.
 #[derive(Clone, Debug, Default, Args)]

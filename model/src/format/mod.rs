@@ -17,5 +17,6 @@ pub mod perf_script;
 pub mod pprof;
 pub mod script_output;
 pub mod script_stacks;
+pub mod source;
 pub mod speedscope;
 pub mod stap;

@@ -55,22 +55,51 @@ impl Measure {
         ]
     }
 
+    /// The measures of file system traffic: calls, the bytes that they read or wrote, and the time that they took.
+    #[must_use]
+    pub fn vfs() -> Vec<Self> {
+        vec![
+            Self::new("calls", "count"),
+            Self::new("moved", "bytes"),
+            Self::new("latency", "ns"),
+        ]
+    }
+
+    /// The measures of lock contention: waits for locks that ended, and their time.
+    #[must_use]
+    pub fn lock() -> Vec<Self> {
+        vec![Self::new("waits", "count"), Self::new("waited", "ns")]
+    }
+
+    /// The measures of memory that was not freed: allocations, and their bytes.
+    #[must_use]
+    pub fn alloc() -> Vec<Self> {
+        vec![
+            Self::new("allocations", "count"),
+            Self::new("allocated", "bytes"),
+        ]
+    }
+
     /// The measures of a probe; of a script those of the stacks that it prints.
     #[must_use]
     pub fn of(probe: Probe, script: Option<&Script>) -> Vec<Self> {
         match (probe, script) {
             (Probe::OffCpu, _) => Self::off_cpu(),
+            (Probe::Vfs, _) => Self::vfs(),
+            (Probe::Lock, _) => Self::lock(),
+            (Probe::Alloc, _) => Self::alloc(),
             (Probe::Script, Some(script)) => vec![script.stack_unit.measure()],
             _ => Self::on_cpu(),
         }
     }
 
     /// Which of a profile's measures is drawn and ranked, and what its unit is called: the first
-    /// one, except that a count of waits says nothing about their length.
+    /// one, except that a count of waits says nothing about their length, and one of calls nothing
+    /// about what they moved.
     #[must_use]
     pub fn shown(measures: &[Self]) -> (usize, String) {
-        let blocked = measures.iter().position(|m| m.name == "blocked");
-        let at = blocked.unwrap_or(0);
+        let tells = |m: &Self| matches!(&*m.name, "blocked" | "moved" | "waited" | "allocated");
+        let at = measures.iter().position(tells).unwrap_or(0);
         let unit = match measures.get(at) {
             Some(m) if m.unit == "count" => m.name.clone(),
             Some(m) => format!("{} {}", m.unit, m.name),
@@ -96,6 +125,9 @@ mod tests {
         let shown = |probe| Measure::shown(&Measure::of(probe, None));
         assert_eq!(shown(Probe::OnCpu), (0, "samples".to_owned()));
         assert_eq!(shown(Probe::OffCpu), (1, "ns blocked".to_owned()));
+        assert_eq!(shown(Probe::Vfs), (1, "bytes moved".to_owned()));
+        assert_eq!(shown(Probe::Lock), (1, "ns waited".to_owned()));
+        assert_eq!(shown(Probe::Alloc), (1, "bytes allocated".to_owned()));
         assert_eq!(Measure::shown(&[]), (0, "samples".to_owned()));
         for (unit, words) in [
             (StackUnit::Samples, "samples"),

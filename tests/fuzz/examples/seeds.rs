@@ -380,6 +380,23 @@ fn elf() -> std::io::Result<()> {
         .status()?;
     assert!(status.success(), "gcc failed");
     let image = std::fs::read(&object)?;
+    for (name, flags) in [
+        ("plain", &["-gdwarf-5"][..]),
+        ("four", &["-gdwarf-4"]),
+        ("packed", &["-gdwarf-5", "-gz=zlib"]),
+    ] {
+        let text = "static inline int g(int a) { return a * a; }\nint f(int a) { while (a > 9) a -= g(a); return a; }\n";
+        std::fs::write(&source, text)?;
+        let status = std::process::Command::new("gcc")
+            .args(["-shared", "-nostdlib", "-O2", "-fPIC", "-Wl,-z,noseparate-code"])
+            .args(flags)
+            .arg(format!("-ffile-prefix-map={}=/src", folder.display()))
+            .args(["-o", "a.so", "a.c"])
+            .current_dir(&folder)
+            .status()?;
+        assert!(status.success(), "gcc failed");
+        seed("debug_info", name, &std::fs::read(&object)?)?;
+    }
     std::fs::remove_dir_all(&folder)?;
     seed("native_elf", "shared", &[&[0], &image[..]].concat())?;
     // One CIE with augmentation "zR", one FDE, the end; as gcc writes them for x86-64.

@@ -6,8 +6,10 @@
 
 mod document;
 mod input;
+mod source;
 mod text;
 
 pub use document::document;
 pub use input::Input;
+pub use source::Guess;
 pub use text::read_text;

@@ -1,5 +1,6 @@
 //! Texts through an import. In: a format and bytes. Out: nothing, or a panic with what went wrong.
 
+use crate::Guess;
 use model::format::folded;
 use model::format::import::{BELOW_ZERO, Format, Import, ImportOptions, Imported, NOTHING_LEFT};
 use model::profile::Profile;
@@ -49,6 +50,23 @@ pub fn read_text(format: Format, data: &[u8]) {
         stats.samples,
         "counts were lost in {text:?}"
     );
+    if format.has_addresses() {
+        // What is looked up changes names, and nothing else.
+        let options = ImportOptions {
+            format: Some(format),
+            ..ImportOptions::new("h")
+        };
+        let mut import = Import::new(options).with_source(Box::new(Guess), Guess::BOTH);
+        import.feed(data).expect("a text can always be read");
+        let mut named = import.finish().expect("a text can always be read");
+        assert!(named.stats.source.take().is_some());
+        let numbers = |i: &Imported| (i.stats.stacks, i.stats.lines, i.stats.foreign.clone());
+        assert_eq!(numbers(&named), numbers(&whole));
+        // Counts below zero take away from stacks of the same names.
+        if !data.windows(2).any(|two| two == b"\t-") {
+            assert_eq!(named.stats.samples, stats.samples);
+        }
+    }
     let pieces = import(format, false, data.chunks(data.len() / 3 + 1));
     assert_eq!(written(&pieces.profile), text);
     assert_eq!(

@@ -11,8 +11,6 @@
 mod arch;
 #[path = "../../../agent/native/src/cfi.rs"]
 mod cfi;
-#[path = "../../../agent/native/src/demangle.rs"]
-mod demangle;
 #[path = "../../../agent/native/src/elf.rs"]
 mod elf;
 #[path = "../../../agent/native/src/file.rs"]
@@ -59,7 +57,7 @@ fn image(bytes: &[u8]) {
             "a function begins behind its address"
         );
         if let Some(name) = function.name {
-            let _ = demangle::demangle(name);
+            let _ = model::demangle::demangle(name);
         }
         let _ = elf.bias(address, 0, 4096);
     }

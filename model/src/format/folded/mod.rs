@@ -34,6 +34,7 @@ pub struct FoldedStats {
 #[must_use]
 pub fn parse(bytes: &[u8], host: &str) -> (Profile, FoldedStats) {
     let mut into = Intake {
+        source: None,
         fold: Fold::new(host, "folded", FoldLimits::default()),
         stats: ImportStats::default(),
     };

@@ -15,6 +15,7 @@ pub use reader::{ByLine, Intake, LineReader, Reader, Whole, WholeReader};
 pub use stats::{Foreign, ForeignLines, ImportStats};
 
 use super::fold::{Fold, FoldLimits, Mismatch};
+use super::source::{DebugInfo, Source, SourceOptions};
 use crate::profile::{MergeError, Profile};
 use flate2::write::MultiGzDecoder;
 use std::io::Write as _;
@@ -81,6 +82,12 @@ impl Format {
     #[must_use]
     pub fn by_word(word: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|f| f.word() == word)
+    }
+
+    /// Whether its frames say where their code lies.
+    #[must_use]
+    pub fn has_addresses(self) -> bool {
+        matches!(self, Self::Stap | Self::Perf)
     }
 
     fn reader(self, options: &ImportOptions) -> Box<dyn Reader> {
@@ -153,6 +160,9 @@ pub enum ImportError {
         /// What.
         what: String,
     },
+    /// Frames were to get their source, and it has no addresses.
+    #[error("its frames have no addresses, read as {0}")]
+    NoAddresses(&'static str),
     /// The gzip stream is damaged.
     #[error("the gzip stream is damaged after {unpacked} unpacked bytes: {what}")]
     Gzip {
@@ -201,6 +211,7 @@ impl Import {
         let intake = Intake {
             fold: Fold::new(&options.host, word, options.limits),
             stats: ImportStats::default(),
+            source: None,
         };
         Self {
             options,
@@ -211,6 +222,14 @@ impl Import {
             detections: Vec::new(),
             others: None,
         }
+    }
+
+    /// The same, whose frames get their source from somebody who knows it. Only texts with addresses can be
+    /// read then.
+    #[must_use]
+    pub fn with_source(mut self, info: Box<dyn DebugInfo>, options: SourceOptions) -> Self {
+        self.intake.source = Some(Box::new(Source::new(info, options)));
+        self
     }
 
     /// Ends the input that was fed, if any, and begins another, whose stacks belong to `host`.
@@ -300,6 +319,9 @@ impl Import {
             Some(format) => Detection::told(format),
             None => detect::detect(&head[..head.len().min(HEAD_BYTES)], packed)?,
         };
+        if self.intake.source.is_some() && !detection.format.has_addresses() {
+            return Err(ImportError::NoAddresses(detection.format.word()));
+        }
         let mut reader = detection.format.reader(&self.options);
         self.intake.fold.from_engine(detection.format.word());
         let fed = reader.feed(head, &mut self.intake);
@@ -351,7 +373,9 @@ impl Import {
         let Intake {
             mut fold,
             mut stats,
+            source,
         } = self.intake;
+        stats.source = source.map(|source| source.stats());
         let (gone, missing) = fold.settle();
         if gone > 0 {
             stats.notes.insert(NOTHING_LEFT, gone);

@@ -5,6 +5,7 @@
 use super::{ImportError, ImportStats, WHOLE_BYTES_MAX};
 use crate::format::fold::Fold;
 use crate::format::lines::{Ahead, Hears, Line, Lines};
+use crate::format::source::Source;
 use crate::profile::Profile;
 
 /// Where a reader puts what it finds.
@@ -14,6 +15,8 @@ pub struct Intake {
     pub fold: Fold,
     /// Everything else.
     pub stats: ImportStats,
+    /// Where frames are to get their source: who gives it.
+    pub source: Option<Box<Source>>,
 }
 
 /// Reads one format from pieces.

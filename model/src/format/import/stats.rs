@@ -3,6 +3,7 @@
 //! In: counts and lines from readers. Out: numbers and a few examples. Never: more than a few
 //! hundred bytes of the input kept.
 
+use crate::format::source::SourceStats;
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -40,6 +41,9 @@ pub struct ImportStats {
     pub foreign: Foreign,
     /// What weakens the result, each with how often: a truncated end, a count below zero …
     pub notes: BTreeMap<&'static str, u64>,
+    /// How many frames got their source, where that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source: Option<SourceStats>,
 }
 
 impl ImportStats {

@@ -82,11 +82,12 @@ fn address(text: &[u8]) -> Option<(&[u8], &[u8])> {
 
 #[inline]
 fn text<'a>(address: &'a [u8], name: &'a [u8], module: &'a [u8]) -> FrameText<'a> {
-    let name = without_offset(trim(name));
+    let (name, offset) = split_offset(trim(name));
     FrameText {
         address,
         name: if name == b"[unknown]" { b"" } else { name },
         module: if module == b"[unknown]" { b"" } else { module },
+        offset,
     }
 }
 
@@ -130,12 +131,6 @@ fn paired(inner: &[u8]) -> Option<usize> {
     }
     let begins = |open: &[u8]| memchr::memmem::rfind(inner, open).map(|at| at + 1);
     begins(b" (/").max(begins(b" (["))
-}
-
-/// A name without the `+0x…` at its end, where hex digits and nothing else follow.
-#[inline]
-fn without_offset(name: &[u8]) -> &[u8] {
-    split_offset(name).0
 }
 
 /// A text, and the digits of the `+0x…` at its end; none where it has no such end.

@@ -14,6 +14,7 @@ mod header;
 mod modules;
 mod parser;
 mod reader;
+mod sourced;
 
 pub use frame::{kind_of, module_of};
 pub use parser::Parser;
@@ -59,6 +60,8 @@ pub struct FrameText<'a> {
     pub name: &'a [u8],
     /// What stands in the last parentheses: a path, `[kernel.kallsyms]`, `inlined`; empty for `[unknown]`.
     pub module: &'a [u8],
+    /// Hex digits of the `+0x…` behind the name; empty without one.
+    pub offset: &'a [u8],
 }
 
 /// Hears of samples.

@@ -4,6 +4,7 @@
 
 use super::frame::hex;
 use super::modules::Modules;
+use super::sourced::At;
 use super::{FrameText, Header, Parser, PerfOptions, Samples};
 use crate::format::import::{ImportOptions, Intake, LineReader};
 use crate::format::known_lines::KnownLines;
@@ -48,6 +49,7 @@ impl LineReader for PerfReader {
         if let Some(id) = self.state.alone
             && was_inside
             && self.parser.is_inside()
+            && into.source.is_none()
         {
             self.known.learn(line.bytes, id);
         }
@@ -87,7 +89,7 @@ enum Second {
 type Ids = (Option<u32>, Option<u32>);
 
 #[derive(Debug)]
-struct State {
+pub(super) struct State {
     options: PerfOptions,
     keep_offsets: bool,
     depth_max: usize,
@@ -98,6 +100,8 @@ struct State {
     /// The sample is of another event, or what is left of it is above a function of `skip_after`.
     skip: bool,
     skip_rest: bool,
+    /// Where the frames that are read stand, for their source.
+    pub(super) at: At,
     series: SeriesId,
     /// What `series` was decided by.
     of: Option<(Ids, Vec<u8>)>,
@@ -122,6 +126,7 @@ impl State {
             period_ns: 0,
             skip: false,
             skip_rest: false,
+            at: At::default(),
             series: SeriesId(0),
             of: None,
             met: HashMap::default(),
@@ -233,10 +238,18 @@ impl State {
         }
     }
 
+    /// What follows from a frame for those behind it.
+    #[inline]
+    fn after(&mut self, frame: &FrameText<'_>) {
+        if !self.options.skip_after.is_empty() {
+            self.skip_rest = (self.options.skip_after.iter()).any(|s| s.as_bytes() == frame.name);
+        }
+    }
+
     /// One more frame. Of a stack that is too deep the frames next to the leaf go: the fold counts
     /// it under `[deeper]` at the depth where it is cut.
     #[inline]
-    fn push(&mut self, frame: FrameId) {
+    pub(super) fn push(&mut self, frame: FrameId) {
         self.stack.push(frame);
         if self.stack.len() > self.depth_max.saturating_mul(2).max(64) {
             let over = self.stack.len() - self.depth_max - 1;
@@ -266,9 +279,9 @@ fn is_cycles(event: &[u8]) -> bool {
 }
 
 /// The state, and where it puts things.
-struct Folding<'a> {
-    state: &'a mut State,
-    into: &'a mut Intake,
+pub(super) struct Folding<'a> {
+    pub(super) state: &'a mut State,
+    pub(super) into: &'a mut Intake,
 }
 
 impl Samples for Folding<'_> {
@@ -277,6 +290,7 @@ impl Samples for Folding<'_> {
         state.stack.clear();
         state.alone = None;
         state.skip_rest = false;
+        state.at = At::default();
         state.skip = !state.takes(header, into);
         if state.skip {
             into.stats
@@ -306,10 +320,14 @@ impl Samples for Folding<'_> {
 
     #[inline]
     fn frame(&mut self, frame: &FrameText<'_>) {
-        let state = &mut *self.state;
-        if state.skip || state.skip_rest {
+        if self.state.skip || self.state.skip_rest {
             return;
         }
+        if self.into.source.is_some() && self.with_source(frame) {
+            self.state.after(frame);
+            return;
+        }
+        let state = &mut *self.state;
         let fold = &mut self.into.fold;
         let told;
         let (kind, module, dsoff) = match state.modules.find(frame.module) {
@@ -341,9 +359,7 @@ impl Samples for Folding<'_> {
             state.push(id);
             state.alone = Some(id);
         }
-        if !state.options.skip_after.is_empty() {
-            state.skip_rest = (state.options.skip_after.iter()).any(|s| s.as_bytes() == frame.name);
-        }
+        state.after(frame);
     }
 
     fn end(&mut self) {

@@ -341,6 +341,7 @@ fn modules_say_where_code_runs() {
             address: b"401136",
             name: b"f",
             module: module.as_bytes(),
+            offset: b"",
         };
         assert_eq!(kind_of(&frame), kind, "{module}");
         assert_eq!(text(module_of(kind, module.as_bytes())), name, "{module}");
@@ -350,6 +351,7 @@ fn modules_say_where_code_runs() {
             address,
             name,
             module: b"",
+            offset: b"",
         })
     };
     assert_eq!(bare(b"ffffffff81000000", b"do_idle"), FrameKind::Kernel);

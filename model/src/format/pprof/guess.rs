@@ -87,6 +87,7 @@ impl Said<'_> {
             address: digits.as_bytes(),
             name,
             module,
+            offset: b"",
         };
         let kind = kind_of(&said);
         let module = text(base_name(module_of(kind, module)));

@@ -46,7 +46,9 @@ pub(super) fn probe(measures: &[Measure]) -> &'static str {
     let has = |names: &[&str]| measures.iter().any(|m| names.contains(&m.name.as_str()));
     if has(&["blocked", "runqueue"]) {
         "off-cpu"
-    } else if has(&["contentions", "delay"]) {
+    } else if has(&["moved"]) {
+        "vfs"
+    } else if has(&["contentions", "delay", "waited"]) {
         // Go's block and mutex profiles.
         "lock"
     } else if measures.iter().any(|m| m.unit == "bytes") {

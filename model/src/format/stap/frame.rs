@@ -3,6 +3,7 @@
 //! In: one line. Out: its parts. Never: a guess at a line of another shape; time that grows faster
 //! than the line.
 
+use crate::format::source::CodePlace;
 use crate::profile::FrameKind;
 
 /// Brackets that are looked at from the end of a line.
@@ -223,6 +224,53 @@ fn split_offset_of_any_length(symbol: &[u8]) -> Option<(&[u8], &[u8])> {
         None => numbers,
     };
     is_hex_number(offset).then_some((&symbol[..plus], offset))
+}
+
+/// Where the code of a frame lies, by the line that it was read from.
+pub(super) fn place<'a>(line: &'a [u8], text: &FrameText<'a>) -> CodePlace<'a> {
+    let own = line.trim_ascii();
+    let address = address(own).and_then(|(digits, _)| hex(digits));
+    let place = CodePlace {
+        module: text.module,
+        symbol: text.name,
+        address,
+        ..CodePlace::default()
+    };
+    // `+0xOFF/0xSIZE` stands right behind the name, or behind the module where there is none.
+    let part = if text.name.is_empty() {
+        text.module
+    } else {
+        text.name
+    };
+    let begin = part.as_ptr().addr().wrapping_sub(line.as_ptr().addr());
+    let behind = (!part.is_empty())
+        .then(|| line.get(begin.wrapping_add(part.len())..))
+        .flatten();
+    let Some(numbers) = behind.and_then(|rest| rest.strip_prefix(b"+0x")) else {
+        return place;
+    };
+    let (offset, rest) = hex_digits(numbers);
+    let size = rest.strip_prefix(b"/").and_then(|size| {
+        let digits = size.strip_prefix(b"0x").unwrap_or(size);
+        hex(hex_digits(digits).0)
+    });
+    match hex(offset) {
+        Some(offset) if text.name.is_empty() => CodePlace {
+            mapped: Some((offset, size)),
+            ..place
+        },
+        offset => CodePlace {
+            offset,
+            size,
+            ..place
+        },
+    }
+}
+
+/// The hex digits that a text begins with, and the rest.
+fn hex_digits(text: &[u8]) -> (&[u8], &[u8]) {
+    let end = text.iter().position(|b| !is_hex(*b)).unwrap_or(text.len());
+    text.split_at(end)
 }
 
 /// Where a frame runs. The upper half of the addresses is the kernel's (Linux on x86-64 and arm64).

@@ -13,6 +13,7 @@
 
 mod foreign;
 mod frame;
+mod sourced;
 #[cfg(test)]
 mod tests;
 
@@ -40,6 +41,8 @@ pub(super) fn is_raw(line: &[u8]) -> bool {
     frame::raw(line).is_some()
 }
 
+/// Note of frames that may be none.
+const INEXACT: &str = "frames that SystemTap guessed from what lay on the stack (inexact)";
 /// Lines of debug output that the stats are given one by one, to have examples.
 const EXAMPLES: u64 = 3;
 
@@ -51,6 +54,8 @@ pub struct StapReader {
     series: Option<SeriesId>,
     /// Frames since the last count, leaf first.
     stack: Vec<FrameId>,
+    /// A frame of user space was among them: those that follow are where calls return to.
+    callers: bool,
     /// A lone word, which is the leaf of a Lua stack when a frame of one follows; its number.
     held: Vec<u8>,
     held_number: u64,
@@ -75,6 +80,7 @@ impl StapReader {
             depth_max: options.limits.depth_max,
             series: None,
             stack: Vec::new(),
+            callers: false,
             held: Vec::new(),
             held_number: 0,
             debug: Debug::default(),
@@ -128,6 +134,7 @@ impl StapReader {
         }
         into.stats.stacks += 1;
         self.stack.clear();
+        self.callers = false;
     }
 
     #[inline]
@@ -155,8 +162,7 @@ impl StapReader {
         if let Some(text) = frame::any(bytes) {
             self.release(false, into);
             if text.inexact {
-                into.stats
-                    .note("frames that SystemTap guessed from what lay on the stack (inexact)");
+                into.stats.note(INEXACT);
             }
             self.push(&text, into);
         } else if let Some(text) = frame::lua(bytes) {
@@ -215,12 +221,17 @@ fn unnamed(text: &FrameText<'_>, into: &mut Intake) -> FrameId {
 impl LineReader for StapReader {
     #[inline]
     fn line(&mut self, line: Line<'_>, into: &mut Intake) {
+        if into.source.is_some() && self.with_source(line, into) {
+            return;
+        }
         if let Some(text) = frame::usual(line.bytes) {
             if !self.held.is_empty() {
                 self.release(false, into);
             }
             let id = self.push(&text, into);
-            self.known.learn(line.bytes, id);
+            if into.source.is_none() {
+                self.known.learn(line.bytes, id);
+            }
         } else if let Some((digits, negative)) = frame::count(line.bytes) {
             if !self.held.is_empty() {
                 self.release(false, into);

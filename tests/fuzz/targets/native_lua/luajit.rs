@@ -13,6 +13,8 @@ pub mod layout;
 pub mod memory;
 #[path = "../../../../agent/native/src/luajit/names.rs"]
 pub mod names;
+#[path = "../../../../agent/native/src/luajit/request.rs"]
+pub mod request;
 #[path = "../../../../agent/native/src/luajit/segment.rs"]
 pub mod segment;
 #[path = "../../../../agent/native/src/luajit/snapshot.rs"]
