@@ -33,6 +33,7 @@ proptest! {
             duration_ms: ms,
             kernel: hz.is_multiple_of(2),
             min_wait_us: hz,
+            uri_segments: n,
             budgets: Budgets { cpu_pct_max: n, memory_mb_max: hz, stacks_max: 3, output_mb_max: 4 },
             lease_ms: 4_000,
             script: hz.is_multiple_of(5).then(|| Script {

@@ -51,6 +51,14 @@ impl MappedImage {
             build_id: elf.build_id,
         })
     }
+
+    /// Whether our own system's file of this path has a function of this name in its symbols. Blocks.
+    #[must_use]
+    pub fn has_function(&self, name: &str) -> bool {
+        let file = TargetFile::open_own(Path::new(&self.path), FILE_BYTES_MAX).ok();
+        let elf = file.and_then(|file| elf::parse(&file, Want::Symbols).ok());
+        elf.is_some_and(|elf| elf.symbols.has(name))
+    }
 }
 
 impl AddressNames {

@@ -10,6 +10,7 @@ use crate::config::{NativeConfig, TargetSelector};
 use crate::dither::Dither;
 use crate::drain::{Drain, lock};
 use crate::interpose::InterposedUnwinder;
+use crate::live::StackTops;
 use crate::mode::{Mode, Priority};
 use crate::offcpu::SwitchChannel;
 use crate::registry::Registry;
@@ -358,7 +359,9 @@ fn cpu_thread(
         period_ns,
         restarted: 0,
         countdown: 1,
+        stack_copy_bytes: usize::try_from(plan.stack_copy_bytes).unwrap_or(0),
         taken: (0, 0),
+        tops: StackTops::default(),
     };
     if sender.send(Ok(ready)).is_err() {
         return 0;

@@ -3,13 +3,13 @@
 //! sample (then it is dropped and counted).
 
 use crate::dither::Dither;
-use crate::interpose::{CaptureContext, InterposedUnwinder};
+use crate::interpose::InterposedUnwinder;
+use crate::live::{StackTops, read_live};
 use crate::offcpu::{STACKS_A_SECOND_MAX, SwitchChannel, SwitchSeen};
 use crate::record::{self, Header, Record};
 use crate::requests::RequestSources;
 use crate::ring::Ring;
 use crate::sys;
-use crate::words::StackWords;
 use crossbeam_queue::ArrayQueue;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
@@ -184,8 +184,12 @@ pub struct CpuSampler {
     /// Batches until the period changes when not exclusive: restarting the timer late would
     /// lose what ran in between.
     pub countdown: u32,
+    /// Bytes of stack that the kernel copies with a sample.
+    pub stack_copy_bytes: usize,
     /// Second of event time and the stacks taken in it, where switches are sampled.
     pub taken: (u64, u64),
+    /// Where stacks were seen to end.
+    pub tops: StackTops,
 }
 
 /// Batches of samples between two changes of the period where the thread may be late.
@@ -324,7 +328,8 @@ impl CpuSampler {
             shared.losses.dropped_full.fetch_add(1, Relaxed);
             return;
         };
-        if !self.ring.copy(header, &mut slot.record) {
+        let (ring, stack_bytes) = (&self.ring, self.stack_copy_bytes);
+        if !ring.copy_sample(header, stack_bytes, &mut slot.record) {
             shared
                 .losses
                 .damaged
@@ -337,7 +342,7 @@ impl CpuSampler {
         slot.latency_ns = begin.saturating_sub(time);
         slot.period_ns = self.covered(time, slot.latency_ns);
         let deadline = begin.saturating_add(HANDLING_MAX_NS);
-        read_live(shared, &mut slot, deadline, self.exclusive);
+        read_live(shared, &mut self.tops, &mut slot, deadline, self.exclusive);
         let end = shared.event_now();
         slot.work_ns = end.saturating_sub(begin);
         if end > deadline {
@@ -403,77 +408,6 @@ fn side(shared: &Shared, bytes: &[u8], whole: bool) {
 fn first_half(word: u64) -> u32 {
     let b = word.to_ne_bytes();
     u32::from_ne_bytes([b[0], b[1], b[2], b[3]])
-}
-
-/// Bytes of stack that are read in one step.
-const EXTENSION_STEP: usize = 32 << 10;
-/// Bytes that are read behind a page that the kernel could not copy. PCRE's JIT keeps a buffer of
-/// 32 KiB on the stack, most of which is never touched.
-const HOLE_EXTENSION_MAX: usize = 64 << 10;
-
-/// Reads what must be read while the target stands still: the rest of a long stack, and whatever
-/// an interposed unwinder needs.
-fn read_live(shared: &Shared, slot: &mut Slot, deadline: u64, exclusive: bool) {
-    let Slot {
-        record,
-        length,
-        extension,
-        extension_length,
-        interposed,
-        ..
-    } = slot;
-    let Record::Sample(sample) = record::parse(&record[..*length]) else {
-        return;
-    };
-    let Some(regs) = sample.regs else { return };
-    let more = if sample.stack_is_full() {
-        usize::MAX
-    } else if sample.stack_ends_at_page() {
-        HOLE_EXTENSION_MAX
-    } else {
-        0
-    };
-    if more > 0
-        && let Some(mut buffer) = shared.extensions.pop()
-    {
-        let mut at = regs.sp().wrapping_add(sample.stack.len() as u64);
-        let more = more.min(buffer.len());
-        let mut filled = 0;
-        while filled < more && shared.event_now() < deadline {
-            let step_end = (filled + EXTENSION_STEP).min(more);
-            let wanted = step_end - filled;
-            let got = sys::read_process(sample.pid, at, &mut buffer[filled..step_end]);
-            filled += got;
-            at = at.wrapping_add(got as u64);
-            if got < wanted {
-                break;
-            }
-        }
-        if filled > 0 {
-            *extension_length = filled;
-            *extension = Some(buffer);
-        } else {
-            let _ = shared.extensions.push(buffer);
-        }
-    }
-    if let Some(unwinder) = &shared.interposed {
-        let context = CaptureContext {
-            pid: sample.pid,
-            regs: &regs,
-            words: StackWords {
-                start: regs.sp(),
-                copy: sample.stack,
-                extension: extension
-                    .as_deref()
-                    .and_then(|e| e.get(..*extension_length))
-                    .unwrap_or_default(),
-            },
-            exclusive,
-            now: &|| shared.event_now(),
-            deadline,
-        };
-        unwinder.capture(&context, interposed);
-    }
 }
 
 #[cfg(test)]

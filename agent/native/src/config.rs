@@ -17,6 +17,8 @@ pub struct NativeConfig {
     pub sample_hz: u32,
     /// Whether kernel frames are wanted.
     pub include_kernel: bool,
+    /// Segments of the request's path that stand below a sample's stack; 0 reads none.
+    pub uri_segments: u32,
     /// Bytes of user stack that the kernel copies with each sample; rounded down to a multiple of
     /// 8, at most 60 KiB (a record's size is 16 bits).
     pub stack_copy_bytes: u32,
@@ -40,6 +42,7 @@ impl Default for NativeConfig {
             min_wait_ns: 0,
             sample_hz: 99,
             include_kernel: true,
+            uri_segments: 0,
             stack_copy_bytes: 16 << 10,
             stack_extension_bytes: 256 << 10,
             memory_budget_bytes: 64 << 20,

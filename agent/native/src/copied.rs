@@ -9,7 +9,7 @@ use crate::addresses::AddressNames;
 use crate::arch::Regs;
 use crate::capture::INTERPOSED_WORDS;
 use crate::interpose::{CaptureContext, InterposedUnwinder, Outcome};
-use crate::luajit::memory::Memory;
+use crate::luajit::memory::{Memory, each_by_itself};
 use crate::luajit::{LuaJit, segment, state};
 use crate::summary;
 use crate::sys;
@@ -109,8 +109,18 @@ impl Memory for Overlay<'_> {
         got
     }
 
-    /// Of objects, which are not copied.
+    /// In one go where nothing of it was copied, as of most objects.
     fn read_each(&self, addresses: &[u64], length: usize, into: &mut [u8]) -> usize {
+        let is_copied = |at: &u64| {
+            let end = at.saturating_add(length as u64);
+            let mut copies = self.0.memory.iter();
+            copies.any(|(start, bytes)| {
+                *at < start.saturating_add(bytes.len() as u64) && *start < end
+            })
+        };
+        if addresses.iter().any(is_copied) {
+            return each_by_itself(|at, piece| self.read(at, piece), addresses, length, into);
+        }
         sys::read_process_each(self.0.pid, addresses, length, into)
     }
 
@@ -269,6 +279,12 @@ mod tests {
         assert_eq!(memory.bytes::<5>(8), None);
         assert_eq!(memory.bytes::<5>(7), None);
         assert_eq!(memory.bytes::<2>(u64::MAX - 3), Some([4, 4]));
+        // Pieces that were copied and such that were not, in one go.
+        let mut pieces = [0; 12];
+        assert_eq!(memory.read_each(&[at + 16, at + 8, 8], 4, &mut pieces), 3);
+        assert_eq!(pieces, [1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3]);
+        assert_eq!(memory.read_each(&[at, 7, 8], 4, &mut pieces), 1);
+        assert_eq!(memory.read_each(&[at, at + 4], 4, &mut pieces), 2);
         assert!(memory.is_of_sample(8) && !memory.is_of_sample(9));
         assert_eq!(now, [1; 32]);
     }

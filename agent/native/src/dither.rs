@@ -16,12 +16,18 @@ pub const PERIOD_MIN_NS: u64 = 10_000;
 const FLOOR: f64 = 0.05;
 const CEILING: f64 = 8.0;
 
+/// Exponential periods that are drawn in one go: a logarithm a sample costs more than its arithmetic, for nothing of it is
+/// in a cache when the sample comes.
+const DRAWN: usize = 64;
+
 /// A stream of periods. The state is one word (xorshift64*), so that it can be drawn at real-time
 /// priority.
 #[derive(Clone, Debug)]
 pub struct Dither {
     nominal_ns: u64,
     state: u64,
+    drawn: [u64; DRAWN],
+    left: usize,
 }
 
 impl Dither {
@@ -32,6 +38,8 @@ impl Dither {
         Self {
             nominal_ns,
             state: seed.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
+            drawn: [0; DRAWN],
+            left: 0,
         }
     }
 
@@ -52,8 +60,15 @@ impl Dither {
 
     /// The next period of a Poisson clock, in nanoseconds.
     pub fn next_exponential(&mut self) -> u64 {
-        let periods = FLOOR - (1.0 - FLOOR) * self.unit().ln();
-        self.scaled(periods.min(CEILING))
+        if self.left == 0 {
+            for index in 0..DRAWN {
+                let periods = FLOOR - (1.0 - FLOOR) * self.unit().ln();
+                self.drawn[index] = self.scaled(periods.min(CEILING));
+            }
+            self.left = DRAWN;
+        }
+        self.left -= 1;
+        self.drawn[self.left]
     }
 
     /// The next period near the nominal one, in nanoseconds.

@@ -4,16 +4,16 @@
 use crate::capture::{Shared, SideEvent, Slot};
 use crate::config::NativeConfig;
 use crate::fold::Folder;
-use crate::interpose::Outcome;
 use crate::kallsyms::KernelSymbols;
 use crate::modules::ModuleStore;
 use crate::offcpu::{EventWait, Recorded, Wait, WaitTotals, WaitWindow, Waiting, Waits};
 use crate::proc;
+use crate::quality::Quality;
 use crate::record::{self, Record, Sample};
 use crate::registry::{self, Registry};
+use crate::request_path::RequestPaths;
 use crate::space::Space;
 use crate::steps::PeriodSteps;
-use crate::summary::Durations;
 use crate::sys;
 use crate::unwind::{Pc, Stack, Unwinder};
 use crate::words::StackWords;
@@ -29,36 +29,6 @@ pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What unwinding came to.
-#[derive(Clone, Debug, Default)]
-pub struct Quality {
-    /// Samples folded.
-    pub samples: u64,
-    /// Stacks cut short.
-    pub truncated: u64,
-    /// Stacks with user frames.
-    pub user_stacks: u64,
-    /// Those that reached their root.
-    pub rooted: u64,
-    /// User frames.
-    pub user_frames: u64,
-    /// User frames of which not even the function's start is known.
-    pub unknown_frames: u64,
-    /// Deepest stack.
-    pub depth_max: usize,
-    /// Stacks with Lua frames.
-    pub lua_stacks: u64,
-    /// Runs of Lua frames between C code: all, those read while the target could run on, and those
-    /// that could not be followed.
-    pub lua_segments: [u64; 3],
-    /// Samples over which an unwinder panicked.
-    pub panicked: u64,
-    /// From sample to handling.
-    pub latency: Durations,
-    /// Handling.
-    pub work: Durations,
-}
-
 /// The thread's state.
 #[derive(Debug)]
 pub struct Drain {
@@ -72,7 +42,8 @@ pub struct Drain {
     unwinder: Unwinder,
     folder: Folder,
     series: HashMap<(u32, String), SeriesId>,
-    threads: HashMap<(u32, u32), String>,
+    /// Names of threads, and the series of those that were sampled.
+    threads: HashMap<(u32, u32), (String, Option<SeriesId>)>,
     ids: Vec<FrameId>,
     steps: PeriodSteps,
     quality: Quality,
@@ -81,6 +52,8 @@ pub struct Drain {
     pruned_ns: u64,
     waits: Option<Waits>,
     event_wait: EventWait,
+    /// Of requests, where they are wanted.
+    pub paths: RequestPaths,
 }
 
 /// Thread names that are remembered before they are read again.
@@ -104,6 +77,7 @@ impl Drain {
             steps: PeriodSteps::new(config.period_ns()),
             waits: config.is_off_cpu().then(|| Waits::new(config.min_wait_ns)),
             event_wait: EventWait::default(),
+            paths: RequestPaths::new(config.uri_segments),
             config,
             shared,
             registry,
@@ -345,6 +319,12 @@ impl Drain {
                 1,
             );
         }
+        if let (true, Some(unwinder)) = (self.paths.are_wanted(), &self.shared.interposed)
+            && let Some(path) = unwinder.path(&slot.interposed)
+        {
+            let frame = self.paths.frame(&mut recorder, &path);
+            self.ids.insert(0, frame);
+        }
         if let Some(waits) = &mut self.waits {
             let symbols = self.folder.symbols();
             if self.event_wait.is(symbols, sample.kernel_chain(), &stack) {
@@ -396,19 +376,29 @@ impl Drain {
         if self.threads.len() >= THREADS_MAX {
             self.threads.clear();
         }
-        let threads = &mut self.threads;
-        let thread = threads
-            .entry((pid, tid))
-            .or_insert_with(|| proc::thread_name(pid, tid).unwrap_or_default())
-            .clone();
-        if let Some(&id) = self.series.get(&(pid, thread.clone())) {
+        let read = || (proc::thread_name(pid, tid).unwrap_or_default(), None);
+        let known = self.threads.entry((pid, tid)).or_insert_with(read);
+        if let Some(id) = known.1 {
+            return Some(id);
+        }
+        let thread = known.0.clone();
+        let id = self.named_series(pid, &thread)?;
+        if let Some(known) = self.threads.get_mut(&(pid, tid)) {
+            known.1 = Some(id);
+        }
+        Some(id)
+    }
+
+    fn named_series(&mut self, pid: u32, thread: &str) -> Option<SeriesId> {
+        let key = (pid, thread.to_owned());
+        if let Some(&id) = self.series.get(&key) {
             return Some(id);
         }
         let process = lock(&self.registry).process(pid)?.clone();
         let thread_name = if thread.is_empty() {
             &process.comm
         } else {
-            &thread
+            thread
         };
         let series = registry::series(&self.config, &self.mode, &process, thread_name);
         let id = lock(&self.recorder).series(&series);
@@ -416,36 +406,13 @@ impl Drain {
         if self.series.len() >= THREADS_MAX {
             self.series.clear();
         }
-        self.series.insert((pid, thread), id);
+        self.series.insert(key, id);
         Some(id)
     }
 
     fn measure(&mut self, slot: &Slot, stack: &Stack) {
-        let q = &mut self.quality;
-        q.samples += 1;
-        q.latency.add(slot.latency_ns);
-        q.work.add(slot.work_ns);
-        q.truncated += u64::from(stack.truncated);
-        if stack.frames.is_empty() {
-            return;
-        }
-        q.user_stacks += 1;
-        for outcome in &stack.segments {
-            q.lua_segments[0] += 1;
-            q.lua_segments[1] += u64::from(*outcome == Outcome::Racy);
-            q.lua_segments[2] += u64::from(*outcome == Outcome::Failed);
-        }
-        let has_lua = |o: &Outcome| *o != Outcome::Failed;
-        q.lua_stacks += u64::from(stack.segments.iter().any(has_lua));
-        q.rooted += u64::from(stack.rooted);
-        q.user_frames += stack.frames.len() as u64;
-        q.depth_max = q.depth_max.max(stack.frames.len());
-        let unknown = |pc: &&Pc| match pc {
-            Pc::Module(module, address) => module.elf.function(*address).start == 0,
-            Pc::File(_) | Pc::Unknown => true,
-            Pc::Jit | Pc::Given(_) => false,
-        };
-        q.unknown_frames += stack.frames.iter().filter(unknown).count() as u64;
+        let unknown_frames = self.folder.unknown_frames();
+        self.quality.add(slot, stack, unknown_frames);
     }
 
     /// Once a second: forgets processes that are gone, and says which have too many mappings.

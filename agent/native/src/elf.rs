@@ -5,9 +5,9 @@
 //! Layouts: the System V ABI, chapters 4 and 5, and include/uapi/linux/elf.h.
 
 use crate::cfi::CfiTable;
-use crate::demangle::NAME_BYTES_MAX;
 use crate::file::TargetFile;
 use crate::symbols::{Binding, SymbolTable};
+use model::demangle::NAME_BYTES_MAX;
 use model::profile::BuildId;
 use std::os::unix::fs::FileExt;
 

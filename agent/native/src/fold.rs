@@ -1,11 +1,11 @@
 //! Stacks to rows of the recorder. In: kernel addresses and user frames, leaf first. Out: frame
 //! ids, root first. Never: a run-time address in a frame.
 
-use crate::demangle::demangle;
 use crate::kallsyms::KernelSymbols;
 use crate::modules::Module;
 use crate::unwind::{Pc, Stack};
 use foldhash::HashMap;
+use model::demangle::demangle;
 use model::profile::{Frame, FrameId, FrameKind, Recorder};
 
 /// Ids that are remembered before the cache is emptied.
@@ -14,10 +14,12 @@ const CACHE_MAX: usize = 1 << 20;
 /// Turns frames into ids and remembers them.
 #[derive(Debug, Default)]
 pub struct Folder {
-    code: HashMap<(u32, u64), FrameId>,
+    /// With whether a function is known there.
+    code: HashMap<(u32, u64), (FrameId, bool)>,
     kernel: HashMap<u64, FrameId>,
     other: HashMap<String, FrameId>,
     symbols: KernelSymbols,
+    unknown_frames: u64,
 }
 
 impl Folder {
@@ -36,6 +38,12 @@ impl Folder {
         &self.symbols
     }
 
+    /// User frames of the last stack whose function is not known.
+    #[must_use]
+    pub fn unknown_frames(&self) -> u64 {
+        self.unknown_frames
+    }
+
     /// Ids of one stack, root first, into `out`.
     pub fn fold(
         &mut self,
@@ -45,12 +53,14 @@ impl Folder {
         out: &mut Vec<FrameId>,
     ) {
         out.clear();
+        self.unknown_frames = 0;
         for (depth, address) in kernel_leaf_first.enumerate() {
             // All but the leaf are return addresses.
             let id = self.kernel_frame(recorder, address.wrapping_sub(u64::from(depth > 0)));
             out.push(id);
         }
         for pc in &stack.frames {
+            self.unknown_frames += u64::from(matches!(pc, Pc::File(_) | Pc::Unknown));
             let id = match pc {
                 Pc::Module(module, address) => self.code_frame(recorder, module, *address),
                 Pc::File(name) => self.remembered(recorder, name, || {
@@ -88,7 +98,8 @@ impl Folder {
 
     fn code_frame(&mut self, recorder: &mut Recorder, module: &Module, address: u64) -> FrameId {
         let key = (module.id, address);
-        if let Some(&id) = self.code.get(&key) {
+        if let Some(&(id, is_known)) = self.code.get(&key) {
+            self.unknown_frames += u64::from(!is_known);
             return id;
         }
         let function = module.elf.function(address);
@@ -106,7 +117,9 @@ impl Folder {
         if self.code.len() >= CACHE_MAX {
             self.code.clear();
         }
-        self.code.insert(key, id);
+        let is_known = function.start != 0;
+        self.unknown_frames += u64::from(!is_known);
+        self.code.insert(key, (id, is_known));
         id
     }
 

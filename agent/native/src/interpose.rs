@@ -85,6 +85,9 @@ pub trait InterposedUnwinder: Send + Sync + fmt::Debug {
     /// The executable memory of a process was looked at anew. Runs in a normal thread.
     fn mapped(&self, pid: u32, space: &Space);
 
+    /// The path of the request that the sample was taken in, if `capture` kept one. Runs in a normal thread.
+    fn path(&self, captured: &[u64]) -> Option<Vec<u8>>;
+
     /// Forgets processes that are gone. Runs in a normal thread.
     fn retain(&self, alive: &dyn Fn(u32) -> bool);
 }

@@ -127,6 +127,36 @@ impl Ring {
         true
     }
 
+    /// Copies the sample at the tail, but of the `stack_bytes` of stack at its end only what the kernel has put there: most
+    /// stacks are shorter. False when it does not fit into `into`.
+    pub fn copy_sample(&self, header: Header, stack_bytes: usize, into: &mut [u8]) -> bool {
+        let size = usize::from(header.size);
+        // Behind the stack stands how much of it there is, before it how much was asked for.
+        let used = (size % 8 == 0)
+            .then(|| size.checked_sub(stack_bytes + 16))
+            .flatten()
+            .filter(|head| self.word(head / 8) == stack_bytes as u64)
+            .and_then(|head| {
+                let used = usize::try_from(self.word(size / 8 - 1)).ok()?;
+                (used <= stack_bytes).then_some(head + 8 + used)
+            });
+        let (Some(used), Some(into)) = (used, into.get_mut(..size)) else {
+            return self.copy(header, into);
+        };
+        self.copy_range(0, &mut into[..used]);
+        self.copy_range(size - 8, &mut into[size - 8..]);
+        true
+    }
+
+    /// Bytes of the record at the tail, from its byte `from` on.
+    fn copy_range(&self, from: usize, into: &mut [u8]) {
+        let at = self.at(self.tail.wrapping_add(from as u64));
+        let first = into.len().min(self.data_bytes - at);
+        let (head, rest) = into.split_at_mut(first);
+        self.read(at, head);
+        self.read(0, rest);
+    }
+
     /// Goes on to the next record and gives the kernel the room of this one.
     pub fn advance(&mut self, header: Header) {
         self.tail = self.tail.wrapping_add(u64::from(header.size));

@@ -49,7 +49,8 @@ impl Sampler {
     /// # Errors
     /// A finding when nothing could be sampled: no permission, no such process.
     pub fn arm(config: NativeConfig, recorder: Arc<Mutex<Recorder>>) -> Result<Armed, Finding> {
-        arming::arm(config, recorder, Some(Arc::<LuaJit>::default()))
+        let lua = LuaJit::new(config.uri_segments > 0);
+        arming::arm(config, recorder, Some(Arc::new(lua)))
     }
 
     /// Sampling begins at this instant of this process's `CLOCK_MONOTONIC` (nanoseconds), and
@@ -175,6 +176,7 @@ impl Sampler {
             [summary.lua_segments, summary.lua_racy, summary.lua_failed] = q.lua_segments;
             summary.latency_ns = (q.latency.quantile(0.5), q.latency.quantile(0.99));
             summary.work_ns = (q.work.quantile(0.5), q.work.quantile(0.99));
+            summary.findings.extend(drain.paths.finding(q.lua_stacks));
             if q.panicked > 0 {
                 let evidence = format!("{} stacks could not be unwound", q.panicked);
                 summary

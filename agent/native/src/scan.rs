@@ -156,7 +156,21 @@ impl Scanner {
                 self.look(pid);
             }
         }
+        if only_pids {
+            self.look_at_parents();
+        }
         self.settle();
+    }
+
+    /// Where targets are named by pid alone, also at the parents of gateways: a worker is one by whose child it is.
+    fn look_at_parents(&mut self) {
+        let gateways = self.seen.values().filter(|seen| process::is_gateway(seen));
+        let parents: BTreeSet<u32> = gateways.map(|gateway| gateway.parent).collect();
+        for pid in parents {
+            if !self.seen.contains_key(&pid) {
+                self.look(pid);
+            }
+        }
     }
 
     fn look(&mut self, pid: u32) {

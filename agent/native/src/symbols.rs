@@ -47,7 +47,7 @@ impl SymbolTable {
         {
             return;
         }
-        let name = &name[..name.len().min(crate::demangle::NAME_BYTES_MAX)];
+        let name = &name[..name.len().min(model::demangle::NAME_BYTES_MAX)];
         self.names.extend_from_slice(name);
         self.names.push(0);
         self.rows.push(Symbol {
@@ -101,6 +101,12 @@ impl SymbolTable {
     pub fn starting_at(&self, address: u64) -> Option<&str> {
         let row = self.rows.binary_search_by_key(&address, |s| s.start).ok()?;
         self.text(self.rows.get(row)?)
+    }
+
+    /// Whether a function has this name.
+    #[must_use]
+    pub fn has(&self, name: &str) -> bool {
+        self.rows.iter().any(|row| self.text(row) == Some(name))
     }
 
     fn text(&self, symbol: &Symbol) -> Option<&str> {

@@ -3,14 +3,14 @@
 
 mod support;
 
-use fleetflame_native::TargetSelector;
+use fleetflame_native::{TargetSelector, TargetWatch};
 use std::fmt::Write as _;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use support::{Capture, Program, SHARES, alone, arm, capture, collect, compile, config, installed};
 
 fn unknown_share(capture: &Capture) -> f64 {
@@ -142,6 +142,34 @@ fn nginx_is_found_as_a_gateway_and_its_frames_are_known() {
             .clone()
             .any(|f| f.kind == model::profile::FrameKind::Kernel)
     );
+}
+
+#[test]
+fn a_worker_that_is_named_by_its_pid_is_a_worker() {
+    let dir = tempfile::tempdir().unwrap();
+    let program = nginx(dir.path(), free_port());
+    let children = format!("/proc/{0}/task/{0}/children", program.pid());
+    let worker = || {
+        let text = std::fs::read_to_string(&children).unwrap();
+        text.split_ascii_whitespace().next()?.parse::<u32>().ok()
+    };
+    let end = Instant::now() + Duration::from_secs(10);
+    while worker().is_none() && Instant::now() < end {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    for (pid, role) in [
+        (worker().expect("a worker"), "nginx: worker"),
+        (program.pid(), "nginx: master"),
+    ] {
+        let mut watch = TargetWatch::new(config(vec![TargetSelector::Pid(pid)], 99));
+        // Looked at again, it is what it was, and its parent is no target.
+        for round in [vec![pid], vec![]] {
+            assert_eq!(watch.scan(), (round, vec![]));
+            assert_eq!(watch.pids(), [pid]);
+            assert_eq!(watch.process(pid).unwrap().role, role);
+        }
+    }
+    terminate(&program, "-TERM");
 }
 
 #[test]

@@ -136,6 +136,7 @@ pub(super) fn config(order: &CaptureOrder, allow_ptrace: bool) -> Result<NativeC
         min_wait_ns: u64::from(order.min_wait_us) * 1_000,
         sample_hz: order.sample_hz,
         include_kernel: order.kernel,
+        uri_segments: order.uri_segments,
         memory_budget_bytes: (u64::from(order.budgets.memory_mb_max) << 20) / RINGS_SHARE,
         allow_ptrace,
         targets: targets?,

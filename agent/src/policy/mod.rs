@@ -36,6 +36,8 @@ pub struct Policy {
     pub targets: Vec<TargetKind>,
     /// Whether a target may be stopped (ptrace) where sampling is not permitted otherwise.
     pub allow_ptrace: bool,
+    /// Whether the paths of requests may be read, without their queries, and without what looks like a number or a key.
+    pub request_paths: bool,
     /// Folder of a runtime for `stap -R`, in place of SystemTap's own: the way out where a distribution's stap does not
     /// fit its kernel. Its code becomes part of kernel modules, so only the host's owner may name one.
     pub stap_runtime: Option<PathBuf>,
@@ -84,6 +86,7 @@ impl Default for Policy {
             duration_s_max: 300,
             targets: vec![Nginx, Pid, Exe, Cmd, Unit, Container],
             allow_ptrace: false,
+            request_paths: false,
             stap_runtime: None,
             allow_stap_unguarded: false,
             cpu_pct_max: 20,
@@ -164,6 +167,9 @@ impl Policy {
                 order.targets.len()
             ));
         }
+        if order.uri_segments > 0 && !self.request_paths {
+            no("paths of requests are asked, and the policy has no request_paths: true".into());
+        }
         if matches!(order.pick, Pick::Busiest(0) | Pick::Random(0)) {
             no("an order that picks no process".into());
         }
@@ -218,20 +224,22 @@ impl Policy {
     #[must_use]
     pub fn describe(&self) -> String {
         let words = |list: Vec<String>| list.join("|");
-        format!(
-            "engines {}, probes {}, up to {} Hz for {} s, {} % CPU, {} MiB{}",
+        let mut line = format!(
+            "engines {}, probes {}, up to {} Hz for {} s, {} % CPU, {} MiB",
             words(self.engines.iter().map(ToString::to_string).collect()),
             words(self.probes.iter().map(ToString::to_string).collect()),
             self.sample_hz_max,
             self.duration_s_max,
             self.cpu_pct_max,
             self.memory_mb_max,
-            if self.allow_ptrace {
-                ", ptrace allowed"
-            } else {
-                ""
-            },
-        )
+        );
+        for (is_allowed, what) in [
+            (self.allow_ptrace, ", ptrace allowed"),
+            (self.request_paths, ", paths of requests allowed"),
+        ] {
+            line.push_str(if is_allowed { what } else { "" });
+        }
+        line
     }
 }
 
@@ -257,6 +265,7 @@ pub(crate) mod tests {
             duration_ms: 10_000,
             kernel: true,
             min_wait_us: 0,
+            uri_segments: 0,
             budgets: Budgets::default(),
             lease_ms: 4_000,
             script: None,
@@ -301,7 +310,8 @@ pub(crate) mod tests {
     fn the_default_allows_a_plain_capture_and_nothing_dangerous() {
         let policy = Policy::default();
         assert_eq!(policy.check(&order()), Ok(()));
-        let dangerous: [fn(&mut CaptureOrder); 9] = [
+        let dangerous: [fn(&mut CaptureOrder); 10] = [
+            |o| o.uri_segments = 1,
             |o| o.engine = EngineChoice::Stap,
             |o| o.engine = EngineChoice::Simulated,
             |o| o.probe = Probe::Alloc,

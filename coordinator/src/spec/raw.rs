@@ -38,6 +38,8 @@ pub(super) struct RawJob {
     #[serde(default)]
     min_wait: Option<Word<Wait>>,
     #[serde(default)]
+    uri_segments: u32,
+    #[serde(default)]
     duration: Option<Duration<100>>,
     #[serde(default)]
     kernel: Option<bool>,
@@ -154,6 +156,7 @@ impl RawJob {
             duration_ms: self.duration.map_or(30_000, |d| d.0),
             kernel: self.kernel.unwrap_or(true),
             min_wait_us: self.min_wait.map_or(0, |w| w.0.0),
+            uri_segments: self.uri_segments,
             budgets: Budgets {
                 cpu_pct_max: self.budgets.cpu_pct_max.unwrap_or(none.cpu_pct_max),
                 memory_mb_max: self.budgets.memory_mb_max.unwrap_or(none.memory_mb_max),

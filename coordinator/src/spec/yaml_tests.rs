@@ -39,7 +39,7 @@ fn the_policy_s_text_is_yaml_with_the_keys_that_agents_know() {
         .collect();
     keys.sort_unstable();
     let known = "allow_ptrace captures_max cpu_pct_max duration_s_max engines memory_mb_max \
-                 output_mb_max probes sample_hz_max scripts targets version";
+                 output_mb_max probes request_paths sample_hz_max scripts targets version";
     assert_eq!(keys.join(" "), known);
 }
 

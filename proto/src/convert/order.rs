@@ -3,6 +3,7 @@
 
 use super::{BadMessage, bad, run_id};
 use crate::v1;
+use model::job::URI_SEGMENTS_MAX;
 use model::order::{Budgets, Simulated};
 use model::script::{
     ARGUMENTS_MAX, MODULES_MAX, SCRIPT_BYTES_MAX, Script, ScriptModule, StackUnit, is_module_name,
@@ -23,6 +24,7 @@ impl From<&CaptureOrder> for v1::CaptureOrder {
             duration_ms: o.duration_ms,
             kernel: o.kernel,
             min_wait_us: o.min_wait_us,
+            uri_segments: o.uri_segments,
             budgets: Some(v1::Budgets {
                 cpu_pct_max: o.budgets.cpu_pct_max,
                 memory_mb_max: o.budgets.memory_mb_max,
@@ -70,6 +72,12 @@ impl TryFrom<v1::CaptureOrder> for CaptureOrder {
         if o.targets.is_empty() || o.targets.len() > 1_024 {
             return Err(bad("order", format!("{} targets", o.targets.len())));
         }
+        if o.uri_segments > URI_SEGMENTS_MAX {
+            return Err(bad(
+                "order",
+                format!("{} segments of a path", o.uri_segments),
+            ));
+        }
         let targets: Result<Vec<_>, String> = o.targets.iter().map(|t| t.parse()).collect();
         Ok(Self {
             run: run_id(&o.run)?,
@@ -83,6 +91,7 @@ impl TryFrom<v1::CaptureOrder> for CaptureOrder {
             duration_ms: o.duration_ms,
             kernel: o.kernel,
             min_wait_us: o.min_wait_us,
+            uri_segments: o.uri_segments,
             budgets: Budgets {
                 cpu_pct_max: budgets.cpu_pct_max,
                 memory_mb_max: budgets.memory_mb_max,

@@ -236,6 +236,7 @@ async fn run(out: &Path, told: Lie) -> RunRecord {
         duration_ms: 2_000,
         kernel: true,
         min_wait_us: 0,
+        uri_segments: 0,
         budgets: Budgets::default(),
         arm_timeout_ms: Some(5_000),
         script: None,

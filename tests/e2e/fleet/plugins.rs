@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use anyhow::{Context, Result, ensure};
 use fleetflame_tests::real_fleet::POLICY;
 use fleetflame_tests::{Binaries, Child, Gateway, GatewayPlace};
+use model::FindingCode;
 use model::profile::FrameKind;
 use serde_json::Value;
 
@@ -26,13 +27,26 @@ const PLUGINS: [&str; 5] = [
 #[test]
 fn a_gateway_s_stacks_go_into_its_plugins_and_are_rolled_up_by_them() -> Result<()> {
     let _turn = turn();
-    let stage = Stage::new(POLICY)?;
+    let stage = Stage::new(&format!("{POLICY}request_paths: true\n"))?;
     let gateway = Gateway::start(GatewayPlace::Here)?;
-    let mut command = stage.capture(&["--hz", "199", "--duration", "8s", "--engine", "native"])?;
+    let flags = [
+        "--hz",
+        "199",
+        "--duration",
+        "8s",
+        "--engine",
+        "native",
+        "--uri",
+    ];
+    let mut command = stage.capture(&flags)?;
     for pid in gateway.worker_pids() {
         command.args(["--target", &format!("pid:{pid}")]);
     }
-    let load = gateway.load("/plugins", 4, 30 * SECOND)?;
+    // A second path, with what must not be seen behind it.
+    let load = [
+        gateway.load("/plugins?key=4711", 3, 30 * SECOND)?,
+        gateway.load("/compiled?token=secret", 1, 30 * SECOND)?,
+    ];
     let run = stage.captured(command, 0)?;
     drop(load);
     let samples = run.check_sums()?;
@@ -52,6 +66,12 @@ fn a_gateway_s_stacks_go_into_its_plugins_and_are_rolled_up_by_them() -> Result<
             && stack.contains("/kong/plugins/mix-bits/handler.lua:")
     };
     ensure!(stacks.iter().any(|s| whole(&s)), "{stacks:#?}");
+    let findings = run.record.all_findings();
+    let paths = findings
+        .iter()
+        .find(|f| f.code == FindingCode::RequestPaths);
+    println!("{}", paths.context("nothing is said of paths")?);
+    in_their_requests(&stacks)?;
     let frames = run.profile.frames.as_slice();
     ensure!(
         frames
@@ -84,6 +104,14 @@ fn a_gateway_s_stacks_go_into_its_plugins_and_are_rolled_up_by_them() -> Result<
             "{plugin}: {by_plugin:?}"
         );
     }
+    let by_uri = rolled("uri")?;
+    println!("{by_uri:?}");
+    for path in ["/plugins", "/compiled"] {
+        let of_path = by_uri.get(path).copied().unwrap_or(0);
+        ensure!(of_path * 10 > samples, "{path}: {by_uri:?}");
+    }
+    let known = ["/plugins", "/compiled", "[no request]"];
+    ensure!(by_uri.keys().all(|k| known.contains(&&**k)), "{by_uri:?}");
     for phase in ["access", "log", "timer"] {
         ensure!(
             by_phase.get(phase).is_some_and(|n| *n > 0),
@@ -94,5 +122,34 @@ fn a_gateway_s_stacks_go_into_its_plugins_and_are_rolled_up_by_them() -> Result<
         by_plugin.values().sum::<u64>() == samples,
         "{by_plugin:?} of {samples}"
     );
+    Ok(())
+}
+
+/// What Lua does for a request stands above its path, whatever coroutine does it, and a timer above none.
+fn in_their_requests(stacks: &BTreeMap<String, u64>) -> Result<()> {
+    let of = |is_meant: &dyn Fn(&str) -> bool, path: &str| {
+        let (mut meant, mut all) = (0, 0);
+        for (stack, count) in stacks.iter().filter(|(stack, _)| is_meant(stack)) {
+            all += count;
+            meant += if stack.contains(path) { *count } else { 0 };
+        }
+        (meant, all)
+    };
+    let is_plugin =
+        |s: &str| s.contains("access_by_lua(nginx.conf:") && s.contains("/kong/plugins/");
+    let is_compiled = |s: &str| s.contains("content_by_lua(nginx.conf:") && s.contains("compiled");
+    for (what, (meant, all)) in [
+        ("plugins", of(&is_plugin, ";uri /plugins;")),
+        ("compiled", of(&is_compiled, ";uri /compiled;")),
+    ] {
+        println!("{what}: {meant} of {all} stand above their path");
+        ensure!(
+            all > 50 && meant * 100 >= all * 98,
+            "{what}: {meant} of {all}: {stacks:#?}"
+        );
+    }
+    let is_timer = |s: &str| s.contains("ngx_http_lua_timer_handler");
+    let (wrong, _) = of(&is_timer, ";uri ");
+    ensure!(wrong == 0, "{wrong} samples of timers have a path");
     Ok(())
 }

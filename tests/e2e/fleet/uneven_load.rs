@@ -5,7 +5,7 @@
 //! Never: a host called odd (three are too few for that): only the order and the differences are judged.
 
 use anyhow::{Context, Result, ensure};
-use fleetflame::compare::{HostDifference, Per, Ranking};
+use compare::{HostDifference, Per, Ranking};
 use fleetflame_tests::gateway_fleet::Asked;
 use fleetflame_tests::{AgentSetup, LinkConditions, RealFleet};
 

@@ -8,14 +8,16 @@
 
 use super::callsite;
 use super::layout::{Machine, co_context, function, prototype};
-use super::memory::{Memory, is_object};
+use super::memory::{Memory, is_object, word_at};
 use super::names;
+use super::request;
 use super::segment::{self, From, Head, Item};
 use super::state::{self, LuaState, Running};
 use super::threads::{self, THREADS_MAX, Thread, View};
 use super::walk::{self, End, Kind, Level, Window};
 use crate::arch::Regs;
 use crate::words::StackWords;
+use std::cell::RefCell;
 
 /// Functions in one sample.
 const FUNCTIONS_MAX: usize = 200;
@@ -35,6 +37,8 @@ pub struct Moment<'a> {
     pub words: StackWords<'a>,
     /// The target stands still until the capture is done.
     pub exclusive: bool,
+    /// The path of the request is wanted too.
+    pub wants_path: bool,
 }
 
 /// Functions that were met, where in `keep` their items are, and where their callers go on.
@@ -60,7 +64,38 @@ pub fn capture(
     }
     let mut threads = [None; THREADS_MAX];
     let found = threads::find(memory, view, machine, moment, &mut threads);
-    let mut window = Window::default();
+    if moment.wants_path {
+        keep_path(memory, &threads[..found], keep);
+    }
+    WINDOW.with_borrow_mut(|window| {
+        capture_threads(
+            memory,
+            view,
+            machine,
+            moment,
+            in_time,
+            (&threads[..found], window),
+            keep,
+        );
+    });
+}
+
+std::thread_local! {
+    /// Kept between samples: to clear it for each would cost more than most Lua stacks take to read. Its slots count only
+    /// as far as they were taken.
+    static WINDOW: RefCell<Window> = const { RefCell::new(Window::empty()) };
+}
+
+/// The segments of the coroutines on a machine stack.
+fn capture_threads(
+    memory: &impl Memory,
+    view: &View,
+    machine: &Machine,
+    moment: &Moment<'_>,
+    in_time: &dyn Fn() -> bool,
+    (threads, window): (&[Option<Thread>], &mut Window),
+    keep: &mut Vec<u64>,
+) {
     let mut met = Met {
         functions: [0; FUNCTIONS_MAX],
         calls: [0; FUNCTIONS_MAX],
@@ -76,7 +111,7 @@ pub fn capture(
         keep,
     };
     let mut running: Option<(u64, Running)> = None;
-    for (depth, thread) in threads[..found].iter().flatten().enumerate() {
+    for (depth, thread) in threads.iter().flatten().enumerate() {
         if !in_time() {
             break;
         }
@@ -86,9 +121,19 @@ pub fn capture(
             _ => state::running(memory, global).unwrap_or_default(),
         };
         running = Some((global, now));
-        reader.thread(&mut window, thread, now, depth == 0, in_time);
+        reader.thread(window, thread, now, depth == 0, in_time);
     }
     resolve(memory, &met, keep);
+}
+
+/// The path of the innermost coroutine that works for a request: those of a subrequest have their own.
+fn keep_path(memory: &impl Memory, threads: &[Option<Thread>], keep: &mut Vec<u64>) {
+    let mut path = [0; request::PATH_BYTES_MAX];
+    let mut requests = threads.iter().flatten().map(|t| t.state.request);
+    let found = requests.find_map(|at| request::read_path(memory, at, &mut path));
+    if let Some(length) = found {
+        segment::keep_path(keep, &path[..length]);
+    }
 }
 
 struct Reader<'a, M> {
@@ -355,15 +400,17 @@ impl<M: Memory> Reader<'_, M> {
     }
 
     fn parent_of(&self, state: &LuaState) -> Option<LuaState> {
-        let of = |context: u64, at: u64| self.memory.word(context.checked_add(at)?);
-        if of(state.context, co_context::STATE)? != state.address {
+        let address = state.context.checked_add(co_context::STATE)?;
+        let context: [u8; co_context::BYTES] = self.memory.bytes(address)?;
+        if word_at(&context, 0) != state.address {
             return None;
         }
-        let parent = of(state.context, co_context::PARENT)?;
+        let parent = word_at(&context, co_context::BYTES - 8);
         if !is_object(parent) {
             return None;
         }
-        let parent = state::read(self.memory, of(parent, co_context::STATE)?)?;
+        let parent = self.memory.word(parent.checked_add(co_context::STATE)?)?;
+        let parent = state::read(self.memory, parent)?;
         (parent.global == state.global && parent.address != state.address).then_some(parent)
     }
 }

@@ -22,6 +22,8 @@ pub mod state {
     pub const CFRAME: usize = 80;
     /// `stacksize`, in slots.
     pub const STACK_SLOTS: usize = 88;
+    /// `exdata`, OpenResty's fork: the request that ngx_lua runs a coroutine for.
+    pub const EXDATA: usize = 96;
     /// `exdata2`, OpenResty's fork: a coroutine's context in ngx_lua.
     pub const EXDATA2: usize = 104;
     /// The main thread lies this many bytes before its `global_State`, at least and at most: both
@@ -35,6 +37,8 @@ pub mod co_context {
     pub const STATE: u64 = 8;
     /// The context of the coroutine that resumed it.
     pub const PARENT: u64 = 16;
+    /// Both, side by side.
+    pub const BYTES: usize = (PARENT + 8 - STATE) as usize;
 }
 
 /// What every collectable object begins with: `nextgc`, `marked`, `gct`.

@@ -9,14 +9,7 @@ pub trait Memory {
     /// Copies `length` bytes from each address, one behind the other; returns how many whole pieces
     /// from the first on could be read.
     fn read_each(&self, addresses: &[u64], length: usize, into: &mut [u8]) -> usize {
-        let mut whole = 0;
-        for (address, piece) in addresses.iter().zip(into.chunks_exact_mut(length.max(1))) {
-            if self.read(*address, piece) != length {
-                break;
-            }
-            whole += 1;
-        }
-        whole
+        each_by_itself(|at, piece| self.read(at, piece), addresses, length, into)
     }
 
     /// Whether the object at `address` is read as it was when the sample was taken, and not as it is now. Said by memory
@@ -41,6 +34,19 @@ pub trait Memory {
     {
         self.bytes(address).map(u64::from_le_bytes)
     }
+}
+
+/// [`Memory::read_each`] by a read for each piece.
+pub fn each_by_itself(
+    read: impl Fn(u64, &mut [u8]) -> usize,
+    addresses: &[u64],
+    length: usize,
+    into: &mut [u8],
+) -> usize {
+    let pieces = into.chunks_exact_mut(length.max(1));
+    let mut each = addresses.iter().zip(pieces);
+    let failed = each.position(|(address, piece)| read(*address, piece) != length);
+    failed.unwrap_or(addresses.len().min(into.len() / length.max(1)))
 }
 
 /// The 64-bit word at an offset; 0 beyond the end.
@@ -73,5 +79,7 @@ pub fn quarter_at(bytes: &[u8], at: usize) -> u16 {
 /// Whether this may be the address of an object: user space, aligned, not in the first page.
 #[must_use]
 pub fn is_object(address: u64) -> bool {
-    (4096..1 << super::layout::slot::ADDRESS_BITS).contains(&address) && address.is_multiple_of(8)
+    // Without a branch: whole stacks are looked at.
+    let span = (1 << super::layout::slot::ADDRESS_BITS) - 4096;
+    (address.wrapping_sub(4096) < span) & address.is_multiple_of(8)
 }

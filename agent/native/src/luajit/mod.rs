@@ -16,6 +16,7 @@ pub mod functions;
 pub mod layout;
 pub mod memory;
 pub mod names;
+pub mod request;
 pub mod segment;
 pub mod snapshot;
 pub mod source;

@@ -45,6 +45,8 @@ pub struct Head {
 }
 
 const FROM_SHIFT: u32 = 32;
+/// In the place of [`From`]: what follows is a request's path, its length in bytes where a segment has its `lua_State`.
+const PATH: u64 = 3;
 const RACY: u64 = 1 << 40;
 
 /// One level of a segment, leaf first.
@@ -160,8 +162,44 @@ pub fn item(keep: &[u64], at: usize) -> Option<Item> {
     Item::from_words(words[0], words[1])
 }
 
+/// Keeps the path of the request that the sample was taken in; false when there is no room.
+pub fn keep_path(keep: &mut Vec<u64>, path: &[u8]) -> bool {
+    let items = path.len().div_ceil(ITEM_WORDS * 8);
+    if keep.capacity() - keep.len() < HEAD_WORDS + items * ITEM_WORDS {
+        return false;
+    }
+    keep.extend_from_slice(&[0, PATH << FROM_SHIFT | items as u64, 0, path.len() as u64]);
+    let mut words = path.chunks(8);
+    for _ in 0..items * ITEM_WORDS {
+        let mut word = [0; 8];
+        let bytes = words.next().unwrap_or_default();
+        word[..bytes.len()].copy_from_slice(bytes);
+        keep.push(u64::from_le_bytes(word));
+    }
+    true
+}
+
+/// The path that was kept.
+#[must_use]
+pub fn path(words: &[u64]) -> Option<Vec<u8>> {
+    let (segment, _) = all(words).find(|(_, what)| is_path(*what))?;
+    let bytes = segment.items.iter().flat_map(|word| word.to_le_bytes());
+    let length = usize::try_from(segment.state).ok()?;
+    Some(bytes.take(length).collect())
+}
+
+fn is_path(what: u64) -> bool {
+    what >> FROM_SHIFT & 0xff == PATH
+}
+
 /// The segments in `words`, in the order in which they were begun.
 pub fn read(words: &[u64]) -> impl Iterator<Item = Segment<'_>> {
+    let segments = all(words).filter(|(_, what)| !is_path(*what));
+    segments.map(|(segment, _)| segment)
+}
+
+/// Everything in `words`, and the word that says what each is.
+fn all(words: &[u64]) -> impl Iterator<Item = (Segment<'_>, u64)> {
     let mut rest = words;
     std::iter::from_fn(move || {
         let &[cframe, what, global, state, ref after @ ..] = rest else {
@@ -176,14 +214,15 @@ pub fn read(words: &[u64]) -> impl Iterator<Item = Segment<'_>> {
             1 => From::Trace,
             _ => From::Nowhere,
         };
-        Some(Segment {
+        let segment = Segment {
             cframe,
             from,
             global,
             state,
             racy: what & RACY != 0,
             items,
-        })
+        };
+        Some((segment, what))
     })
 }
 
@@ -242,11 +281,39 @@ mod tests {
         assert_eq!(keep.capacity(), 32, "never grown");
     }
 
+    #[test]
+    fn a_path_stands_beside_the_segments() {
+        let head = |cframe| Head {
+            cframe,
+            from: From::Interpreter,
+            global: 8,
+            state: 16,
+            racy: false,
+        };
+        for length in [1, 8, 15, 16, 17, 128] {
+            let said = "/0123456789abcdef".repeat(8).into_bytes()[..length].to_vec();
+            let mut keep = Vec::with_capacity(40);
+            assert!(begin(&mut keep, head(0x7ffc_0000)));
+            assert!(keep_path(&mut keep, &said));
+            let last = keep.len();
+            assert!(begin(&mut keep, head(0x7ffc_1000)));
+            assert!(add(&mut keep, last, Item::Joint));
+            assert_eq!(path(&keep), Some(said));
+            let segments: Vec<u64> = read(&keep).map(|s| s.cframe).collect();
+            assert_eq!(segments, [0x7ffc_0000, 0x7ffc_1000]);
+        }
+        let mut keep = Vec::with_capacity(HEAD_WORDS + 1);
+        assert!(!keep_path(&mut keep, b"/") && keep.is_empty());
+        assert_eq!(path(&keep), None);
+    }
+
     proptest! {
         #[test]
         fn any_words_are_survived(words in prop::collection::vec(any::<u64>(), 0..64)) {
             let items: usize = read(&words).map(|s| s.items().count()).sum();
             prop_assert!(items <= words.len());
+            let length = path(&words).map_or(0, |p| p.len());
+            prop_assert!(length <= words.len() * 8);
         }
     }
 }

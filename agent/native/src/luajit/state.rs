@@ -21,6 +21,8 @@ pub struct LuaState {
     pub env: u64,
     /// The innermost C frame; 0 when it is suspended.
     pub cframe: u64,
+    /// What may be the request that ngx_lua runs it for; 0 when there is none.
+    pub request: u64,
     /// ngx_lua's context of it; 0 when there is none.
     pub context: u64,
 }
@@ -34,11 +36,17 @@ pub fn read(memory: &impl Memory, address: u64) -> Option<LuaState> {
         return None;
     }
     let bytes: [u8; state::BYTES] = memory.bytes(address)?;
-    if bytes[object::TYPE] != object::THREAD {
+    of(address, &bytes)
+}
+
+/// What the bytes at `address` say as a `lua_State`; none when they cannot be one.
+#[must_use]
+pub fn of(address: u64, bytes: &[u8]) -> Option<LuaState> {
+    if bytes.get(object::TYPE) != Some(&object::THREAD) {
         return None;
     }
-    let word = |at| word_at(&bytes, at);
-    let slots = u64::from(half_at(&bytes, state::STACK_SLOTS));
+    let word = |at| word_at(bytes, at);
+    let slots = u64::from(half_at(bytes, state::STACK_SLOTS));
     let (stack, base, global) = (word(state::STACK), word(state::BASE), word(state::GLOBAL));
     let stack_end = stack.checked_add(slots * 8)?;
     let fits = is_object(stack)
@@ -55,6 +63,7 @@ pub fn read(memory: &impl Memory, address: u64) -> Option<LuaState> {
         stack_end,
         env: word(state::ENV),
         cframe: word(state::CFRAME) & !3,
+        request: word(state::EXDATA),
         context: word(state::EXDATA2),
     })
 }

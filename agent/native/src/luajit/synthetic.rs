@@ -277,6 +277,7 @@ impl MachineStack {
                 extension: &[],
             },
             exclusive: true,
+            wants_path: true,
         };
         let mut keep = Vec::with_capacity(512);
         capture(memory, &view, &self.machine, &moment, in_time, &mut keep);

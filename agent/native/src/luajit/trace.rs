@@ -82,9 +82,22 @@ pub struct TraceTable {
     /// What each slot held when its trace was read; 0 when it was not.
     slots: Vec<u64>,
     by_code: Vec<Trace>,
+    /// Times in a row that nothing had changed.
+    unchanged: u32,
 }
 
+/// A table is old after this long; one that stays as it is after twice as long each time, up to eight times as long.
+/// Whether a trace is there still is asked for each sample.
+const OLD_NS: u64 = 25_000_000;
+const DOUBLINGS_MAX: u32 = 3;
+
 impl TraceTable {
+    /// Whether a table that was looked at so long ago is to be looked at again.
+    #[must_use]
+    pub fn is_old(&self, age_ns: u64) -> bool {
+        age_ns > OLD_NS << self.unchanged.min(DOUBLINGS_MAX)
+    }
+
     /// Brings the table up to date. Returns how many traces were read.
     pub fn refresh(&mut self, memory: &impl Memory, global: u64) -> usize {
         if self.at.is_none() {
@@ -103,8 +116,10 @@ impl TraceTable {
             .filter(|&(number, pointer)| self.slots[number] != pointer)
             .collect();
         if changed.is_empty() && !shrank {
+            self.unchanged = self.unchanged.saturating_add(1);
             return 0;
         }
+        self.unchanged = 0;
         for &(number, _) in &changed {
             self.slots[number] = 0;
         }

@@ -27,9 +27,8 @@ use foldhash::HashMap;
 use model::profile::{Frame, FrameKind};
 use std::sync::{Mutex, PoisonError, RwLock};
 
-/// A trace table is looked at again after this long, or at once when an address is in no trace.
-const TRACES_FRESH_NS: u64 = 25_000_000;
-/// But not more often than this.
+/// A trace table is looked at again when it is old, or at once when an address is in no trace, but not more often than
+/// this.
 const TRACES_GAP_NS: u64 = 5_000_000;
 /// A search that found nothing is repeated after this long, and then after twice as long each time.
 const SEARCH_GAP_NS: u64 = 5_000_000;
@@ -112,9 +111,20 @@ pub struct LuaJit {
     views: RwLock<HashMap<u32, View>>,
     /// For normal threads.
     known: Mutex<Known>,
+    /// Paths of requests are wanted.
+    paths: bool,
 }
 
 impl LuaJit {
+    /// One that also keeps the path of the request that a sample was taken in, if `paths`.
+    #[must_use]
+    pub fn new(paths: bool) -> Self {
+        Self {
+            paths,
+            ..Self::default()
+        }
+    }
+
     /// As [`InterposedUnwinder::capture`], from this memory of the process.
     pub fn capture_from(
         &self,
@@ -132,6 +142,7 @@ impl LuaJit {
             regs: context.regs,
             words: context.words,
             exclusive: context.exclusive,
+            wants_path: self.paths,
         };
         let in_time = || (context.now)() < context.deadline;
         capture::capture(memory, view, &layout::HERE, &moment, &in_time, keep);
@@ -174,6 +185,10 @@ impl InterposedUnwinder for LuaJit {
         } else {
             views.insert(pid, view);
         }
+    }
+
+    fn path(&self, captured: &[u64]) -> Option<Vec<u8>> {
+        segment::path(captured)
     }
 
     fn retain(&self, alive: &dyn Fn(u32) -> bool) {
@@ -370,7 +385,7 @@ impl Known {
         let is_missing = vm.traces.find(address).is_none();
         let is_known = vm.traces.is_known();
         let due = if is_known {
-            age > TRACES_FRESH_NS || (is_missing && age > TRACES_GAP_NS)
+            vm.traces.is_old(age) || (is_missing && age > TRACES_GAP_NS)
         } else {
             vm.traces_search.is_due(now)
         };

@@ -21,20 +21,30 @@ const OWNERS_MAX: usize = 32;
 /// `LJ_CONT_FFI_CALLBACK`: a continuation that stands for C code.
 const CONTINUATION_OF_C: u64 = 1;
 
+/// Calls that are read with the slots.
+const CALLS_MAX: usize = 32;
+/// Slots in which they are looked for, from the uppermost down.
+const CALL_SLOTS: usize = 512;
+
 /// Part of a Lua stack, as it was at one moment.
 #[derive(Debug)]
 pub struct Window {
     start: u64,
     length: usize,
     bytes: [u8; WINDOW_BYTES],
+    /// Where callers go on, and the instructions before that, of those that could be read.
+    calls: ([u64; CALLS_MAX], [u8; CALLS_MAX * 4], usize),
 }
 
-impl Default for Window {
-    fn default() -> Self {
+impl Window {
+    /// One with nothing in it.
+    #[must_use]
+    pub const fn empty() -> Self {
         Self {
             start: 0,
             length: 0,
             bytes: [0; WINDOW_BYTES],
+            calls: ([0; CALLS_MAX], [0; CALLS_MAX * 4], 0),
         }
     }
 }
@@ -47,6 +57,43 @@ impl Window {
         let wanted = usize::try_from(end.saturating_sub(self.start)).unwrap_or(0);
         let into = &mut self.bytes[..wanted.min(WINDOW_BYTES)];
         self.length = memory.read(self.start, into);
+        self.take_calls(memory);
+    }
+
+    /// Reads the instructions of all calls in one go: a system call for each is most of what a deep stack costs. What
+    /// looks like the address of an instruction is one: numbers and objects are tagged.
+    fn take_calls(&mut self, memory: &impl Memory) {
+        let (links, instructions, read) = &mut self.calls;
+        let mut count = 0;
+        let slots = self.bytes[..self.length].rchunks_exact(8);
+        for slot in slots.take(CALL_SLOTS) {
+            let link = word_at(slot, 0);
+            if is_instruction(link) && link & 3 == 0 && count < CALLS_MAX {
+                links[count] = link - 4;
+                count += 1;
+            }
+        }
+        *read = if count > 1 {
+            memory.read_each(&links[..count], 4, instructions)
+        } else {
+            0
+        };
+    }
+
+    /// Bytes from a frame down to its caller's: the call instruction before `pc` says at which slot of its own the caller
+    /// put the function.
+    fn called_from(&self, memory: &impl Memory, pc: u64) -> Option<u64> {
+        if !is_instruction(pc) {
+            return None;
+        }
+        let call = pc - 4;
+        let (links, instructions, read) = &self.calls;
+        let known = links[..*read].iter().position(|link| *link == call);
+        let operand = match known {
+            Some(at) => *instructions.get(at * 4 + 1)?,
+            None => memory.bytes::<4>(call)?[1],
+        };
+        Some(8 * (2 + u64::from(operand)))
     }
 
     /// Whether a slot lies below what was taken, where there are more.
@@ -124,7 +171,7 @@ pub fn walk(
         }
         twin = false;
         let (down, border) = match link & 7 {
-            0 | 4 => (called_from(memory, link), false),
+            0 | 4 => (window.called_from(memory, link), false),
             1 | 5 => (Some(link & !7), true),
             2 => (
                 Some(link & !7),
@@ -147,14 +194,9 @@ pub fn walk(
     End::Bottom
 }
 
-/// Bytes from a frame down to its caller's: the call instruction before `pc` says at which slot of
-/// its own the caller put the function.
-fn called_from(memory: &impl Memory, pc: u64) -> Option<u64> {
-    if pc < 4096 || pc >> slot::ADDRESS_BITS != 0 {
-        return None;
-    }
-    let call: [u8; 4] = memory.bytes(pc.checked_sub(4)?)?;
-    Some(8 * (2 + u64::from(call[1])))
+/// Whether an instruction may lie before this address.
+fn is_instruction(pc: u64) -> bool {
+    pc >= 4096 && pc >> slot::ADDRESS_BITS == 0
 }
 
 /// A function, as far as it matters here.
