@@ -4,10 +4,10 @@
 //! complete when something is missing.
 
 use crate::clock::{self, Clock};
-use crate::compare::{self, Per, Ranking};
 use crate::dispatch::Captured;
 use crate::render;
 use crate::store::{self, RunDir, RunRecord, RunState, StoreError};
+use compare::{Per, Ranking};
 use model::coverage::HostOutcome;
 use model::format::ffz::Want;
 use model::job::Probe;

@@ -136,7 +136,7 @@ fn report() -> HostReport {
         how: "scripted".into(),
         findings: Vec::new(),
         events: Vec::new(),
-        probes: Vec::new(),
+        probes: ["on-cpu", "off-cpu"].map(str::to_owned).into(),
     };
     HostReport {
         hostname: "simulated".into(),

@@ -69,6 +69,7 @@ impl Loop<'_> {
             self.note(name, vec![Finding::new(FindingCode::BatchGap, said)]);
             self.remainder_held = true;
         } else {
+            state.may_forget = true;
             self.say(name, HostCommand::Forget);
         }
         if let Some(state) = self.hosts.get_mut(name) {

@@ -3,6 +3,7 @@
 //! In: which hosts are ready or out. Out: when to start. Never: a start while a host may still
 //! get ready in time.
 
+use super::canary::Stand;
 use model::HostName;
 use std::collections::BTreeSet;
 
@@ -46,6 +47,15 @@ impl Barrier {
     pub(super) fn out(&mut self, host: &HostName) {
         self.waiting.remove(host);
         self.armed.remove(host);
+    }
+
+    /// Where a host stands.
+    pub(super) fn stand(&self, host: &HostName) -> Stand {
+        match (self.waiting.contains(host), self.armed.contains(host)) {
+            (true, _) => Stand::Waiting,
+            (_, true) => Stand::Armed,
+            _ => Stand::Out,
+        }
     }
 
     pub(super) fn verdict(&self, deadline_passed: bool) -> Verdict {

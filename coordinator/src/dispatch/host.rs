@@ -26,7 +26,7 @@ const SILENCE_ALONE: Duration = Duration::from_secs(10);
 const LEAVE: Duration = Duration::from_secs(3);
 /// Any agent gets this long to hear our last words and close: what a starved host has not read when we go is lost,
 /// and with it the word that it may forget what it holds.
-const LAST_WORDS: Duration = Duration::from_secs(3);
+const LAST_WORDS: Duration = Duration::from_secs(5);
 /// Round trips before a host counts as surveyed.
 const SURVEY_TRIPS: usize = 8;
 /// Heartbeats between two probes of a surveyed host.

@@ -11,8 +11,10 @@
 
 mod account;
 mod barrier;
+mod canary;
 mod clock_sync;
 mod host;
+mod ready;
 mod relink;
 mod run;
 mod watch;

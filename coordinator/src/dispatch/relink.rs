@@ -16,6 +16,11 @@ use tokio::time::{Instant, interval, sleep, timeout};
 
 /// Between two tries to open a new link.
 const RETRY: Duration = Duration::from_millis(500);
+/// The same while the agent's lease may be about to end: a login then takes what is left of it.
+const RETRY_LATE: Duration = Duration::from_millis(250);
+/// From this silence on it may be.
+const LATE: std::ops::Range<Duration> =
+    Duration::from_millis(LEASE_MS / 2)..Duration::from_millis(LEASE_MS);
 /// A lost host is given up after this: its lease is over, and what it held it would have said.
 const GIVE_UP: Duration = Duration::from_secs(12);
 /// A first connection is tried again for this long: an agent may be just starting.
@@ -75,11 +80,11 @@ impl Talk {
         self.tell(Said::News(item)).await;
     }
 
-    /// Opens a new link after one broke: another try begins every [`RETRY`] while earlier ones still
+    /// Opens a new link after one broke: another try begins every [`RETRY`], or [`RETRY_LATE`], while earlier ones still
     /// wait, since what was sent into a cut is only sent again after a second or more. `old` is the
     /// silent link, if it may live: when it answers first, it is the one. That it speaks is not enough.
     /// What the agent sent into the cut may come a second or more before what it is sent, and until then
-    /// its lease runs on.
+    /// its lease runs on. But it says that the network has mended: a try that begins then gets through.
     pub(super) async fn new_link(
         &mut self,
         old: Option<CoordinatorLink>,
@@ -92,7 +97,9 @@ impl Talk {
         let began = Instant::now();
         let (mut last, mut old) = (why, old);
         let asked_ns = self.task.clock.now_ns();
-        let mut again = interval(RETRY);
+        let silent_since = self.heard;
+        let (mut again, mut next_try) = (interval(RETRY_LATE), began);
+        let mut mended = false;
         let mut tries = JoinSet::new();
         while began.elapsed() < GIVE_UP {
             let done = tokio::select! {
@@ -100,6 +107,10 @@ impl Talk {
                     match heard {
                         Some(message) => {
                             self.heard = Instant::now();
+                            if !std::mem::replace(&mut mended, true) {
+                                next_try = self.heard;
+                                again.reset_immediately();
+                            }
                             let answers = is_answer(&message, asked_ns);
                             if let (Some(word), Some(link)) = (message.say, &old) {
                                 self.hear(word, link).await?;
@@ -113,6 +124,11 @@ impl Talk {
                     continue;
                 }
                 _ = again.tick() => {
+                    if Instant::now() < next_try {
+                        continue;
+                    }
+                    let late = LATE.contains(&silent_since.elapsed());
+                    next_try = Instant::now() + if late { RETRY_LATE } else { RETRY };
                     if let Some(link) = &old {
                         self.probe(link).await;
                     }

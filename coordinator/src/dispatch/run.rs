@@ -4,6 +4,7 @@
 //! a deadline, or a batch acknowledged before it is spooled.
 
 use super::barrier::{Barrier, Verdict};
+use super::canary::{Canary, is_put_on_each_event};
 use super::host::{HostCommand, Said};
 use super::watch::{RunEvent, Watch};
 use crate::clock::Clock;
@@ -11,7 +12,7 @@ use crate::fleet::Fleet;
 use crate::plan::Plan;
 use crate::store::Intake;
 use model::coverage::{HostCoverage, HostOutcome};
-use model::{Coverage, Finding, FindingCode, HostName, JobSpec};
+use model::{CaptureOrder, Coverage, Finding, FindingCode, HostName, JobSpec};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
@@ -63,6 +64,10 @@ pub(super) enum Phase {
 
 pub(super) struct HostState {
     pub(super) phase: Phase,
+    /// What it is ordered; none where nothing is.
+    pub(super) order: Option<CaptureOrder>,
+    /// All of it is here, and it was told so.
+    pub(super) may_forget: bool,
     pub(super) coverage: HostCoverage,
     pub(super) findings: Vec<Finding>,
 }
@@ -73,10 +78,13 @@ pub(super) struct Loop<'a> {
     pub(super) intake: Intake,
     pub(super) hosts: BTreeMap<HostName, HostState>,
     pub(super) barrier: Barrier,
+    pub(super) canary: Canary,
     pub(super) findings: Vec<Finding>,
     pub(super) started: bool,
     pub(super) start_ns: u64,
-    arm_timeout_ms: u64,
+    pub(super) arm_timeout_ms: u64,
+    /// When the first order went.
+    pub(super) began: Instant,
     pub(super) collecting: bool,
     pub(super) interrupted: bool,
     pub(super) remainder_held: bool,
@@ -121,10 +129,12 @@ impl<'a> Loop<'a> {
             intake,
             hosts: BTreeMap::new(),
             barrier: Barrier::default(),
+            canary: Canary::default(),
             findings: Vec::new(),
             started: collecting,
             start_ns: 0,
             arm_timeout_ms: context.job.arm_timeout_ms(std::iter::empty()),
+            began: Instant::now(),
             collecting,
             interrupted: false,
             remainder_held: false,
@@ -153,7 +163,12 @@ impl<'a> Loop<'a> {
                         state.coverage.engine = order.engine.to_string();
                         state.phase = Phase::Arming;
                         self.barrier.expect(name.clone());
-                        line.say(HostCommand::Arm(Box::new(order.clone())));
+                        state.order = Some(order.clone());
+                        if is_put_on_each_event(order.engine, order.probe) {
+                            self.canary.hold(name.clone());
+                        } else {
+                            line.say(HostCommand::Arm(Box::new(order.clone())));
+                        }
                     } else {
                         state.coverage.outcome = HostOutcome::Refused;
                     }
@@ -229,6 +244,9 @@ impl<'a> Loop<'a> {
     pub(super) fn stop_all(&mut self, reason: &str) {
         let never_started = !self.started;
         self.started = true;
+        for name in self.canary.give_up() {
+            self.done(&name);
+        }
         for (name, state) in &mut self.hosts {
             if state.phase == Phase::Done {
                 continue;
@@ -246,6 +264,11 @@ impl<'a> Loop<'a> {
     fn look_at_barrier(&mut self, deadline_passed: bool, deadline: &mut Instant) {
         if self.started {
             return;
+        }
+        if deadline_passed {
+            self.give_up_on_held("was not ready in time");
+        } else {
+            self.order_next(deadline);
         }
         match self.barrier.verdict(deadline_passed) {
             Verdict::Wait => {}
@@ -308,6 +331,10 @@ impl<'a> Loop<'a> {
             }
             Said::Refused(findings) => {
                 state.coverage.outcome = HostOutcome::Refused;
+                // That is no refusal: it heard nothing of us while it got ready.
+                if findings.iter().any(|f| f.code == FindingCode::LeaseExpired) {
+                    self.ended_early(name);
+                }
                 self.note(name, findings);
                 self.say(name, HostCommand::Forget);
                 self.barrier.out(name);
@@ -339,9 +366,11 @@ impl<'a> Loop<'a> {
             } => {
                 state.coverage.stats = *stats;
                 self.note(name, findings);
+                self.ended_early(name);
                 self.finished(name, last, complete);
             }
             Said::NotHeld => {
+                self.ended_early(name);
                 self.note(
                     name,
                     vec![Finding::new(
@@ -360,6 +389,9 @@ impl<'a> Loop<'a> {
             Said::LinkUp => self.take_up(name),
             Said::Lost(finding) => {
                 self.remainder_held |= self.started && self.holds_rest(name);
+                if self.canary.alone() == Some(name) {
+                    self.give_up_on_held("was lost");
+                }
                 self.out(name, finding);
             }
             Said::Reported(_) | Said::News(_) => {}
@@ -376,9 +408,21 @@ impl<'a> Loop<'a> {
             return;
         };
         if state.phase == Phase::Done {
+            // The word may have been on the broken link.
+            if state.may_forget {
+                self.say(name, HostCommand::Forget);
+            }
             return;
         }
         state.coverage.reconnects += 1;
+        if self.canary.holds(name) {
+            return;
+        }
+        // So may the order to get ready have been.
+        if state.phase == Phase::Arming {
+            self.arm(name);
+            return;
+        }
         let (epoch, next) = self.intake.live().position(name.as_str());
         let collect = self.collecting;
         self.say(
@@ -404,6 +448,8 @@ impl HostState {
     fn new(phase: Phase) -> Self {
         Self {
             phase,
+            order: None,
+            may_forget: false,
             coverage: HostCoverage::default(),
             findings: Vec::new(),
         }

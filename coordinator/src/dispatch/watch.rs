@@ -32,6 +32,13 @@ pub enum RunEvent {
         /// Kernel release.
         kernel: String,
     },
+    /// The others wait until this host has borne what is put on every event.
+    Alone {
+        /// Which.
+        host: String,
+        /// What is put on events.
+        probe: String,
+    },
     /// It is ready.
     Armed {
         /// Which.

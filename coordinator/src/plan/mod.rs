@@ -69,6 +69,7 @@ fn decide(run: RunId, job: &JobSpec, host: &HostName, report: &HostReport) -> Ho
         duration_ms: job.duration_ms,
         kernel: job.kernel,
         min_wait_us: job.min_wait_us,
+        uri_segments: job.uri_segments,
         budgets: job.budgets,
         lease_ms: LEASE_MS,
         script: job.script.clone(),
@@ -137,6 +138,11 @@ fn can_run<'r>(
     if !known.has_probe(job.probe) {
         let has = words_or(&known.probes, Probe::OnCpu.to_string());
         return Err(format!("{engine}: no probe {} here, only {has}", job.probe));
+    }
+    if job.uri_segments > 0 && engine != EngineChoice::Native {
+        return Err(format!(
+            "{engine}: it does not see the paths of requests, only native does"
+        ));
     }
     let event = job.event;
     // Only samples of CPU time are taken by one event or another.
@@ -209,6 +215,7 @@ mod tests {
             duration_ms: 1_000,
             kernel: true,
             min_wait_us: 0,
+            uri_segments: 0,
             budgets: Budgets::default(),
             arm_timeout_ms: None,
             script: None,
@@ -291,6 +298,27 @@ mod tests {
             "{}",
             asked.reason
         );
+    }
+
+    #[test]
+    fn paths_of_requests_are_seen_by_the_native_engine_only() {
+        let with = |engine| JobSpec {
+            uri_segments: 2,
+            ..job(engine)
+        };
+        let decision = decided(&with(EngineChoice::Auto), true, true);
+        let order = decision.order.unwrap();
+        assert_eq!(
+            (order.engine, order.uri_segments),
+            (EngineChoice::Native, 2)
+        );
+        for engine in [EngineChoice::Auto, EngineChoice::Perf] {
+            let decision = decided(&with(engine), false, true);
+            assert!(decision.order.is_none());
+            let said = decision.findings.iter().map(|f| &*f.evidence);
+            let said: Vec<&str> = said.filter(|e| e.contains("only native does")).collect();
+            assert_eq!(said.len(), 1, "{engine}: {said:?}");
+        }
     }
 
     #[test]

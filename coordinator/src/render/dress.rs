@@ -8,7 +8,7 @@
 
 use super::flame::SUBTITLE;
 use super::table::{count, printable};
-use crate::compare::Told;
+use compare::Told;
 use model::profile::DrawnStack;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;

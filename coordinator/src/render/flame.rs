@@ -11,7 +11,7 @@
 use super::dress::{Difference as Scale, Dress, dress};
 use super::table::printable;
 use super::view::View;
-use crate::compare::Told;
+use compare::Told;
 use inferno::flamegraph::color::BackgroundColor;
 use inferno::flamegraph::{self, Direction, Options, TextTruncateDirection};
 use model::profile::{DiffRow, Difference, DrawLimits, Drawing, DrawnStack, Frame, draw};

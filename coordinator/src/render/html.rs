@@ -5,8 +5,8 @@ use super::dress::{escape, quoted};
 use super::findings::grouped;
 use super::printed::printed;
 use super::table::{count, percent};
-use crate::compare::{By, Ranking, top};
 use crate::store::RunRecord;
+use compare::{By, Ranking, top};
 use model::job::Probe;
 use model::profile::{Measure, Profile};
 use std::fmt::Write as _;
@@ -205,8 +205,8 @@ fn findings(out: &mut String, record: &RunRecord) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::compare::{Per, rank as ranked};
     use crate::store::tests_support::record_of;
+    use compare::{Per, rank as ranked};
     use model::format::folded;
 
     #[test]

@@ -4,7 +4,7 @@
 
 use super::dress::escape;
 use super::table::count;
-use crate::compare::{Heat, HeatRow, Ranking};
+use compare::{Heat, HeatRow, Ranking};
 use std::fmt::Write as _;
 
 /// Most rows of a picture.
@@ -301,7 +301,7 @@ fn signed_colour(part: f64) -> (u8, u8, u8) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::compare::{Gap, HostDifference, PlaceGap};
+    use compare::{Gap, HostDifference, PlaceGap};
 
     #[test]
     fn every_worker_and_second_has_a_cell_and_no_name_is_markup() {

@@ -4,8 +4,8 @@
 use super::findings::grouped;
 use super::printed::printed;
 use super::table::{count, percent, printable};
-use crate::compare::{By, top};
 use crate::store::RunRecord;
+use compare::{By, top};
 use model::Severity;
 use model::job::Probe;
 use model::profile::{Measure, Profile};
@@ -249,8 +249,8 @@ pub(super) fn inline(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::compare::{Per, rank};
     use crate::store::tests_support::record_of;
+    use compare::{Per, rank};
     use model::format::folded;
     use model::{Finding, FindingCode, HostCoverage};
 

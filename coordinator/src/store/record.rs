@@ -4,7 +4,7 @@
 //! as if it were this one. Fields that a newer fleetflame adds are passed over.
 
 use super::StoreError;
-use crate::compare::Ranking;
+use compare::Ranking;
 use model::{Coverage, Finding, FindingCode, JobSpec, RunId};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -252,6 +252,7 @@ pub(crate) mod tests {
             duration_ms: 30_000,
             kernel: true,
             min_wait_us: 0,
+            uri_segments: 0,
             budgets: Budgets::default(),
             arm_timeout_ms: None,
             script: None,

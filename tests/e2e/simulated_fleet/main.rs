@@ -15,6 +15,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
+mod canary;
+
 const HZ: u32 = 50;
 const PROCESSES: u32 = 2;
 
@@ -37,6 +39,7 @@ fn job(hosts: &[SimulatedHost], duration_ms: u64, seed: u64) -> JobSpec {
         duration_ms,
         kernel: true,
         min_wait_us: 0,
+        uri_segments: 0,
         budgets: Budgets::default(),
         arm_timeout_ms: Some(5_000),
         script: None,
@@ -441,10 +444,7 @@ async fn two_hundred_hosts_are_exact(seed: u64) {
         .values()
         .filter(|h| h.outcome == HostOutcome::Complete)
         .count();
-    assert!(
-        complete >= 100,
-        "seed {seed}: only {complete} hosts are complete"
-    );
+    assert!(complete >= 100, "seed {seed}: only {complete} are complete");
     tokio::time::sleep(secs(10.0)).await;
     let busy = hosts.iter().filter(|h| !h.agent.is_idle()).count();
     assert_eq!(busy, 0, "seed {seed}: {busy} agents capture on");
