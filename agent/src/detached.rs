@@ -90,6 +90,8 @@ async fn serve_until_unneeded(
                     && stream.peer_cred().is_ok_and(|peer| [0, own, owner].contains(&peer.uid()))
                     && channels.len() < CHANNELS_MAX
                 {
+                    // The folder is this run's alone: who joins has logged in for it.
+                    agent.coordinator_joins().await;
                     channels.spawn(converse(Arc::clone(agent), stream));
                 }
             }

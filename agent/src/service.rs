@@ -122,21 +122,28 @@ impl Agent {
         *self.heard.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
     }
 
+    /// Somebody who can only be the coordinator stands at the door. Until it has taken up its runs every lease begins anew:
+    /// after a silence the greetings would else cost what is left of it.
+    pub async fn coordinator_joins(&self) {
+        self.hear();
+        for session in self.all_sessions() {
+            let _ = session.say(Command::Heard).await;
+        }
+    }
+
     /// Ends every capture and holds what is not acknowledged.
     pub async fn shut_down(&self) {
-        let sessions: Vec<SessionHandle> = self
-            .sessions
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .values()
-            .cloned()
-            .collect();
-        for session in sessions {
+        for session in self.all_sessions() {
             let _ = session.say(Command::Shutdown).await;
         }
         while !self.is_idle() {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
+    }
+
+    fn all_sessions(&self) -> Vec<SessionHandle> {
+        let sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+        sessions.values().cloned().collect()
     }
 
     fn session(&self, run: RunId) -> Option<SessionHandle> {
@@ -447,3 +454,7 @@ fn event_to_wire(run: RunId, event: Event) -> Say {
         }),
     }
 }
+
+#[cfg(test)]
+#[path = "service_tests.rs"]
+mod tests;

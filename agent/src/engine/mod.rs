@@ -16,6 +16,7 @@ pub use perf::PerfEngine;
 pub use simulated::SimulatedEngine;
 pub use stap::{
     OfflineBuild, OfflineScript, ScriptEngine, StapEngine, build_offline, build_script_offline,
+    stap_meaning,
 };
 
 use crate::clock::Clock;
@@ -45,6 +46,8 @@ pub struct Poll {
     pub findings: Vec<Finding>,
     /// Why it has stopped by itself.
     pub ended: Option<Finding>,
+    /// It has done what it was to do before its time: a script that ended by itself. The capture is complete.
+    pub done: bool,
     /// CPU time that children of the engine have used since the start, in nanoseconds.
     pub children_cpu_ns: u64,
 }
@@ -105,6 +108,7 @@ impl EngineRoom {
             EngineChoice::Stap => {
                 stap::PROBES.contains(&order.probe) || order.probe == Probe::Script
             }
+            EngineChoice::Simulated => matches!(order.probe, Probe::OnCpu | Probe::OffCpu),
             _ => order.probe == Probe::OnCpu,
         };
         if !has_probe {

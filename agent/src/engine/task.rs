@@ -24,6 +24,8 @@ pub(super) struct Told {
     pub findings: Vec<Finding>,
     /// It ended by itself, and why.
     pub ended: Option<Finding>,
+    /// It has done what it was to do before its time.
+    pub done: bool,
     /// CPU time of its children since then.
     pub children_cpu_ns: u64,
 }
@@ -73,6 +75,7 @@ impl CaptureTask {
             started_mono_ns: told.started_ns.filter(|s| *s <= now_ns),
             findings: std::mem::take(&mut told.findings),
             ended: told.ended.take(),
+            done: told.done,
             children_cpu_ns: told.children_cpu_ns,
         }
     }

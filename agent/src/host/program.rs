@@ -118,7 +118,9 @@ pub fn children_of(parent: u32) -> Vec<u32> {
     children
 }
 
-fn parent_of(pid: u32) -> Option<u32> {
+/// The process that made this one, or took it over; none when it is gone.
+#[must_use]
+pub fn parent_of(pid: u32) -> Option<u32> {
     parent_in(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
 }
 

@@ -10,6 +10,8 @@
 
 mod budget;
 mod command;
+#[cfg(test)]
+mod done_tests;
 mod held;
 #[cfg(test)]
 mod last_moment_tests;

@@ -21,8 +21,7 @@ use tokio::sync::mpsc;
 
 /// How often the loop looks at the clock when nothing happens.
 const TICK: Duration = Duration::from_millis(250);
-/// How often batches are made and progress is told while it captures: what a killed agent loses, against
-/// what each batch costs.
+/// How often batches are made and progress is told: what a killed agent loses, against what a batch costs.
 const BATCH_NS: u64 = 1_000_000_000;
 /// Rows of values in one batch: about 100 KiB before compression.
 const BATCH_ROWS: usize = 16_384;
@@ -190,9 +189,8 @@ impl Session {
                 self.note(findings);
             }
             Err(findings) => {
-                self.end_engine().await;
+                self.end().await;
                 self.refused = true;
-                self.state = State::Draining;
                 self.note(findings);
             }
         }
@@ -323,8 +321,9 @@ impl Session {
         let over = budget::cpu(&self.order.budgets, used, now.saturating_sub(start_ns))
             .or_else(|| budget::output(&self.order.budgets, self.outbox.bytes_made()))
             .or(poll.ended);
-        if let Some(finding) = over {
-            self.note(vec![finding]);
+        self.complete |= poll.done && over.is_none();
+        if over.is_some() || poll.done {
+            self.note(over.into_iter().collect());
             self.end().await;
         }
     }

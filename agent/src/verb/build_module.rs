@@ -24,7 +24,8 @@ Examples:
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Arguments {
-    /// The built-in probe: oncpu-user, oncpu-mixed (with kernel stacks), offcpu-user, offcpu-mixed
+    /// The built-in probe: oncpu-user, oncpu-mixed (with kernel stacks), offcpu-user, offcpu-mixed, lua, vfs,
+    /// lock
     #[arg(long, default_value = "oncpu-mixed", conflicts_with = "script")]
     probe: String,
     /// A script instead
@@ -46,7 +47,8 @@ pub struct Arguments {
     /// Samples a second and CPU of the jobs that it is for
     #[arg(long, default_value_t = 99, conflicts_with = "script")]
     hz: u32,
-    /// Microseconds of the shortest wait that counts, of an offcpu probe: the jobs' --min-wait
+    /// Microseconds of the shortest wait or call that counts, of an offcpu probe, vfs or lock: the jobs'
+    /// --min-wait
     #[arg(
         long,
         value_name = "US",

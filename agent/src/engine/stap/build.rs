@@ -5,6 +5,7 @@
 
 use super::command::{self, Build, BuildScript};
 use super::diagnose::{Ending, ReportEnd, conclude, diagnose};
+use super::kernel_tree;
 use super::module::{self, ImageOf, Module, Wanted};
 use super::run::Said;
 use super::sizes::Sizes;
@@ -67,15 +68,26 @@ pub(super) async fn build(
     let work = &work.0;
     let script = work.join("probe.stp");
     std::fs::write(&script, wanted.probe.script()).map_err(|e| failed("writing the script", &e))?;
+    let kernel = match wanted.probe.events {
+        true => kernel_tree::with_functions(&builder.kernel, work)
+            .map_err(|e| failed("leading to the kernel's build files", &e))?
+            .into(),
+        false => builder.kernel.clone(),
+    };
+    if let Some(heap) = wanted.heap.as_ref().filter(|heap| !images.contains(heap)) {
+        let why = uncovered.get(heap).map_or("", String::as_str);
+        return Err(failed(&format!("probing malloc of {heap}"), &why));
+    }
     let asked = Build {
         stap: &builder.stap,
         name: &name,
         script: &script,
-        kernel: &builder.kernel,
+        kernel: &kernel,
         runtime: builder.runtime.as_deref(),
         images: &images,
         sizes,
         period_ns: wanted.period_ns,
+        heap: wanted.heap.as_deref(),
         unguarded: wanted.unguarded,
     };
     let outcome = translate(processes, &command::build(&asked), work, &str::to_owned).await;

@@ -5,6 +5,7 @@
 
 use super::build::{self, Builder};
 use super::diagnose::conclude;
+use super::heap;
 use super::module::{self, Module, Wanted};
 use super::remedy::Settings;
 use super::run::{Ear, Run};
@@ -69,8 +70,11 @@ pub(super) struct Capture {
     pub(super) cpu_at_start_ns: u64,
     /// Runs that SystemTap ended by itself.
     pub(super) earlier: Earlier,
-    /// How long it took from the order to a loaded module.
+    /// How long it took from the order to a loaded module, and of that to load it, in milliseconds.
     pub(super) armed_in_ms: u64,
+    pub(super) loaded_in_ms: u64,
+    /// Processes that came after the module was told who is captured.
+    pub(super) late: u64,
 }
 
 /// What runs came to that are over.
@@ -109,6 +113,8 @@ impl Capture {
             cpu_at_start_ns: 0,
             earlier: Earlier::default(),
             armed_in_ms: 0,
+            loaded_in_ms: 0,
+            late: 0,
         }
     }
 
@@ -125,6 +131,7 @@ impl Capture {
             let said = "no process matches the target, and a module is of the files of one";
             return Err(vec![Finding::new(FindingCode::TargetNotFound, said)]);
         }
+        self.few_enough()?;
         let pids: Vec<u32> = self.pids.keys().copied().collect();
         let threads: usize = pids.iter().map(|pid| native::threads(*pid).len()).sum();
         let cpus = self.plan.wanted.demand.cpus;
@@ -144,10 +151,13 @@ impl Capture {
             for pid in pids.into_iter().filter(|_| !probe.copies) {
                 images.extend(names.images(pid).into_iter().map(|i| (i.path.clone(), i)));
             }
-            Ok((names, images))
+            let images: Vec<_> = images.into_values().collect();
+            let heap = probe.heap.then(|| heap::of(&images).ok_or_else(heap::none));
+            Ok((names, images, heap.transpose()?))
         });
-        let (names, images) = learned.await.map_err(|e| failed(&e.to_string()))??;
-        self.plan.wanted.images = images.into_values().collect();
+        let (names, images, heap) = learned.await.map_err(|e| failed(&e.to_string()))??;
+        self.plan.wanted.images = images;
+        self.plan.wanted.heap = heap;
         let (module, more) = self.module().await?;
         findings.extend(more);
         findings.extend(module::told_of(&module));
@@ -158,8 +168,11 @@ impl Capture {
         }
         let stacks = Arc::new(Mutex::new(stacks));
         self.stacks = Some(Arc::clone(&stacks));
+        let loading_ns = self.clock.now_ns();
         self.load(&module, stacks).await?;
+        self.loaded_in_ms = self.clock.now_ns().saturating_sub(loading_ns) / 1_000_000;
         self.look().await;
+        self.look_at_rate().await?;
         self.armed_in_ms = self.clock.now_ns().saturating_sub(began_ns) / 1_000_000;
         if let Some(watch) = &mut self.watch {
             watch.arm();
@@ -173,7 +186,8 @@ impl Capture {
         let taken = &mut self.plan.taken;
         taken.slice_ms = module.sizes.slice_ms;
         taken.depth = usize::try_from(module.sizes.depth).unwrap_or(usize::MAX);
-        taken.period_ns = self.plan.wanted.period_ns;
+        taken.period_ns = self.plan.settings.period_ns;
+        taken.one_in = self.plan.settings.one_in;
         taken.mode = format!("{} ({})", self.plan.wanted.probe.name, module.from);
     }
 
@@ -222,7 +236,9 @@ impl Capture {
     }
 
     pub(super) async fn load(&mut self, module: &Module, ear: Ear) -> Result<(), Vec<Finding>> {
-        let loading = Run::load(&self.processes, &self.plan.staprun, module, ear).await;
+        let probe = self.plan.wanted.probe;
+        let told = self.told_module();
+        let loading = Run::load(&self.processes, &self.plan.staprun, module, &told, ear).await;
         let run = loading.map_err(|e| failed(&format!("staprun could not be started: {e}")))?;
         // From here on it is ended with the capture, even if nobody waits for what follows.
         let is_loaded = self.run.insert(run).is_loaded().await;
@@ -246,6 +262,7 @@ impl Capture {
         };
         self.pids
             .keys()
+            .filter(|_| !probe.events)
             .try_for_each(tell)
             .map_err(|e| failed(&format!("the module's control file: {e}")))?;
         self.told_vms.clear();
@@ -281,6 +298,7 @@ impl Capture {
             }
             if let Some(run) = &self.run {
                 let _ = run.tell(&format!("+{}", process.pid));
+                self.late += u64::from(self.plan.wanted.probe.events);
             }
             self.pids.insert(process.pid, process);
         }
@@ -437,6 +455,7 @@ impl Capture {
             [stats.lua_segments, stats.lua_racy, stats.lua_failed] = segments;
             findings.extend(said);
         }
+        findings.extend(self.told_of_events());
         if counts.1 > 0 {
             let said = format!(
                 "{} of {} target processes ended during the capture",

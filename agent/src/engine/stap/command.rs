@@ -51,6 +51,8 @@ pub(super) struct Build<'a> {
     pub sizes: &'a Sizes,
     /// Nanoseconds between two samples.
     pub period_ns: u64,
+    /// The file with malloc, of a probe that is put there.
+    pub heap: Option<&'a str>,
     /// Without the guard against overload: only with the host's leave.
     pub unguarded: bool,
 }
@@ -83,6 +85,7 @@ pub(super) fn build(build: &Build<'_>) -> Vec<OsString> {
     argv.push(build.script.into());
     argv.push(build.sizes.slice_ms.to_string().into());
     argv.push(build.period_ns.to_string().into());
+    argv.extend(build.heap.map(OsString::from));
     argv
 }
 
@@ -171,6 +174,12 @@ pub(super) fn load_for(
     argv
 }
 
+/// As [`load_for`], with a number that the script reads without a lock (`remote_id()`).
+pub(super) fn with_number(mut argv: Vec<OsString>, number: u32) -> Vec<OsString> {
+    argv.splice(1..1, ["-r".into(), format!("{number}:near").into()]);
+    argv
+}
+
 /// `staprun -A NAME`: takes up a module whose stapio is gone.
 pub(super) fn attach(staprun: &Path, name: &str) -> Vec<OsString> {
     vec![staprun.into(), "-A".into(), name.into()]
@@ -229,6 +238,7 @@ mod tests {
             images: &images,
             sizes: &sizes,
             period_ns: 10_101_010,
+            heap: None,
             unguarded: false,
         });
         let words: Vec<&str> = argv.iter().map(|w| w.to_str().unwrap()).collect();
@@ -271,6 +281,8 @@ mod tests {
             argv,
             ["/s", "-x", "7", "-b", "1", "/m.ko", "ff_process_1=7"]
         );
+        let argv = with_number(load(Path::new("/s"), Path::new("/m.ko"), 1), 9);
+        assert_eq!(argv, ["/s", "-r", "9:near", "-b", "1", "/m.ko"]);
     }
 
     #[test]

@@ -359,10 +359,11 @@ fn judge(ending: &Ending, diagnosis: &Diagnosis) -> (Verdict, Vec<Finding>) {
         verdict = verdict.at_best(Verdict::Partial);
     }
     if ending.code != Some(0) {
-        if diagnosis.worst < Some(Weight::Cuts) {
+        // Killed while it loads a module it may have said that the kernel does not fit: its own part of the loading is missing.
+        if diagnosis.worst < Some(Weight::Cuts) || ending.code.is_none() {
             let how = match ending.code {
                 Some(code) => format!("exit code {code}"),
-                None => "it was killed".to_owned(),
+                None => "SystemTap's program was killed".to_owned(),
             };
             let said = match facts.failed_pass {
                 Some(pass) => format!("{how}, pass {pass} failed"),

@@ -97,6 +97,24 @@ fn every_row_of_the_catalogue_has_its_finding_in_old_and_new_words() {
 }
 
 #[test]
+fn who_was_killed_while_it_loaded_is_told_so_beside_what_its_module_missed() {
+    let killed = Ending {
+        code: None,
+        samples: 0,
+        report: ReportEnd::Missing,
+    };
+    let text = "ERROR: Can't resolve uprobe_get_swbp_addr!\n";
+    let (verdict, findings) = conclude(&killed, diagnose(text));
+    assert_eq!(verdict, Verdict::Failed);
+    let codes: Vec<FindingCode> = findings.iter().map(|f| f.code).collect();
+    assert!(codes.contains(&FindingCode::StapKernelUnlike), "{codes:?}");
+    let failed = findings
+        .iter()
+        .find(|f| f.code == FindingCode::StapRunFailed);
+    assert_eq!(failed.unwrap().evidence, "SystemTap's program was killed");
+}
+
+#[test]
 fn a_run_that_did_not_end_by_itself_is_partial_though_its_last_words_are_harmless() {
     // Number 24: the report waits for the target's next event, until our own deadline kills it.
     let text = "WARNING: Time's up. Quitting now...(it may take a while)\n";

@@ -83,7 +83,7 @@ impl StapEngine {
         };
         let period_ns = probe.period_ns(order.sample_hz, order.min_wait_us);
         let cpus = native::online_cpus().len();
-        let settings = Settings::first(period_ns, probe.waits);
+        let settings = Settings::first(period_ns, probe.waits, probe.heap);
         Ok(Plan {
             staprun,
             translator,
@@ -101,12 +101,17 @@ impl StapEngine {
                 bounds: Bounds::NONE,
                 unguarded: false,
                 images: Vec::new(),
+                heap: None,
             },
             taken: Taken {
                 host: order.host.to_string(),
                 mode: probe.name.to_owned(),
-                event: order.event.to_string(),
+                event: match probe.events {
+                    true => order.probe.to_string(),
+                    false => order.event.to_string(),
+                },
                 period_ns,
+                one_in: 1,
                 waits: probe.waits,
                 slice_ms: 0,
                 depth: usize::MAX,

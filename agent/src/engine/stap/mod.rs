@@ -14,11 +14,13 @@
 //!
 //! `messages` and `diagnose` say what SystemTap's words mean, `remedy` what is tried then, `sizes` how large its tables
 //! are, `command` what it is asked, `report` reads what a probe prints (all pure); `probes` embeds the scripts; `module`
-//! finds built ones, `build` builds, `offline` for other hosts; `tool` knows the machine; `run` holds one loaded module;
-//! `stacks` names what comes; `capture` is a capture's life, `again` what follows a run that SystemTap ended, `engine`
-//! the trait; `script` does the same for a script of the user's, `script_bind` says for whom, `script_module` finds one
-//! that was built elsewhere, `script_offline` builds it there. Samples of the probe `lua` are copied and unwound here: `vms`
-//! tells its module where LuaJIT's VMs are.
+//! finds built ones, `build` builds, `offline` for other hosts; `tool` knows the machine; `run` holds one loaded module,
+//! `recover` gets what is left of one whose reader was killed; `stacks` names what comes; `capture` is a capture's life,
+//! `again` what follows a run that SystemTap ended, `engine` the trait; `script` does the same for a script of the user's,
+//! `script_bind` says for whom, `script_module` finds one that was built elsewhere, `script_offline` builds it there.
+//! Samples of the probe `lua` are copied and unwound here: `vms` tells its module where LuaJIT's VMs are. Probes that fire on
+//! every event are looked at before the start: `rate`. `heap` finds the file with malloc. `kernel_tree` lists the functions
+//! that they are put on.
 
 mod again;
 mod build;
@@ -26,10 +28,14 @@ mod capture;
 mod command;
 mod diagnose;
 mod engine;
+mod heap;
+mod kernel_tree;
 mod messages;
 mod module;
 mod offline;
 mod probes;
+mod rate;
+mod recover;
 mod remedy;
 mod report;
 mod run;
@@ -50,3 +56,9 @@ pub(super) use probes::PROBES;
 pub use script::ScriptEngine;
 pub use script_offline::{OfflineScript, build_script_offline};
 pub(super) use tool::survey;
+
+/// What SystemTap's words on standard error mean.
+#[must_use]
+pub fn stap_meaning(stderr: &str) -> Vec<model::Finding> {
+    diagnose::diagnose(stderr).findings
+}

@@ -52,6 +52,9 @@ pub(super) struct Manifest {
     pub period_ns: u64,
     /// Files whose unwind data is in it.
     pub images: Vec<ImageOf>,
+    /// The file with malloc that it probes; empty of other probes.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub heap: String,
     /// Hash of the module's file (BLAKE3, hex).
     pub module: String,
 }
@@ -92,6 +95,8 @@ pub(super) struct Wanted {
     pub unguarded: bool,
     /// What the targets have mapped.
     pub images: Vec<MappedImage>,
+    /// Which of it has malloc, where that is probed.
+    pub heap: Option<String>,
 }
 
 /// A module to be loaded.
@@ -129,6 +134,7 @@ impl Wanted {
             stap.to_owned(),
             runtime.map_or_else(String::new, |r| r.display().to_string()),
             format!("{} {} {sizes:?}", self.period_ns, self.unguarded),
+            self.heap.clone().unwrap_or_default(),
         ];
         for image in &self.images {
             let image = ImageOf::from(image);
@@ -172,15 +178,21 @@ impl Wanted {
         want("script", &manifest.script, &script)?;
         let periods = (manifest.period_ns.to_string(), self.period_ns.to_string());
         want("period in ns", &periods.0, &periods.1)?;
+        let heap = self.heap.as_deref().unwrap_or_default();
+        want("file with malloc", &manifest.heap, heap)?;
         let sizes = self.demand.admits(manifest.sizes, &self.bounds)?;
         let has = |image: &&MappedImage| manifest.images.contains(&ImageOf::from(*image));
         let uncovered = self.images.iter().filter(|i| !has(i));
-        let uncovered = uncovered.map(|image| image.path.clone()).collect();
+        let uncovered: Vec<String> = uncovered.map(|image| image.path.clone()).collect();
+        if uncovered.iter().any(|path| path == heap) {
+            return Err(format!("it is for another build of {heap}"));
+        }
         Ok((sizes, uncovered))
     }
 }
 
-/// The first module of `folders` that will do: of several the one that covers most files.
+/// The first module of `folders` that will do: of several the one that covers most files, and of those the one with the
+/// smallest tables.
 ///
 /// # Errors
 /// Why there is none, in words.
@@ -197,10 +209,8 @@ pub(super) fn find(folders: &[PathBuf], wanted: &Wanted) -> Result<Module, Strin
         for name in names(folder) {
             match take(folder, &name, wanted) {
                 Ok(module) => {
-                    let better = best
-                        .as_ref()
-                        .is_none_or(|b| module.uncovered.len() < b.uncovered.len());
-                    if better {
+                    let rank = |m: &Module| (m.uncovered.len(), m.sizes.rows);
+                    if best.as_ref().is_none_or(|b| rank(&module) < rank(b)) {
                         best = Some(module);
                     }
                 }
@@ -325,6 +335,7 @@ pub(super) fn write_manifest(
         sizes: *sizes,
         period_ns: wanted.period_ns,
         images,
+        heap: wanted.heap.clone().unwrap_or_default(),
         module: hash_of_file(&folder.join(format!("{name}.ko")))?,
     };
     let text = serde_json::to_vec_pretty(&manifest).map_err(|e| e.to_string())?;

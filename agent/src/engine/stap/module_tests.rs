@@ -33,6 +33,7 @@ fn wanted() -> Wanted {
             cpu_pct: 10,
         },
         images: vec![image("/usr/sbin/nginx", 1), image("/lib/libc.so.6", 2)],
+        heap: None,
     }
 }
 

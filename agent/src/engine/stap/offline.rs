@@ -4,6 +4,7 @@
 //! into /var/lib/fleetflame/modules of every host with this kernel. Never: a module that says less than what it is of.
 
 use super::build::{self, Builder};
+use super::heap;
 use super::module::{Wanted, told_of};
 use super::probes::{ALL, BuiltIn};
 use super::remedy::Settings;
@@ -59,7 +60,8 @@ pub async fn build_offline(
     let images: Result<Vec<_>, String> = images.map(|i| image(i)).collect();
     let images = images.map_err(|said| vec![Finding::new(FindingCode::TargetFile, said)])?;
     let period_ns = probe.period_ns(asked.sample_hz, asked.min_wait_us);
-    let demand = Settings::first(period_ns, probe.waits).demand(Demand {
+    let settings = Settings::first(period_ns, probe.waits, probe.heap);
+    let demand = settings.demand(Demand {
         per_second: 0,
         duration_ms: 300_000,
         cpus: u64::from(asked.cpus.max(1)),
@@ -84,8 +86,12 @@ pub async fn build_offline(
         demand,
         bounds: Bounds::NONE,
         unguarded: false,
+        heap: probe.heap.then(|| heap::of(&images)).flatten(),
         images,
     };
+    if probe.heap && wanted.heap.is_none() {
+        return Err(heap::none());
+    }
     // stap runs in a folder of its own.
     let absolute = |path: &Path| {
         std::path::absolute(path).map_err(|e| {

@@ -6,6 +6,10 @@
 //! +PID COUNT SUM K K|U U       a stack: kernel's and user's addresses, leaf first
 //! +PID COUNT SUM !K K|U U      the same of waits for a CPU
 //! +PID COUNT SUM ~K K|U U      the same of what waits that are told already took at their end: for a CPU
+//! +PID COUNT SUM r|U U         bytes that were read; w: written
+//! +PID COUNT SUM R|U U         nanoseconds of the same calls; W: of those that wrote
+//! #COUNT                       events of the look before the start
+//! -FREED COUNT BYTES           memory that was freed and not seen allocated; allocated, and not followed
 //! *      WORDS                 a copied sample, in binary: its process, nine registers, and pieces of memory: address, how
 //!                              many words, and they; 0 and 0 at the end. With ? from before the start
 //! =ROWS COUNT                  all that was printed: the last line
@@ -24,16 +28,43 @@ const COPIED_HEAD_BYTES: usize = COPIED_BEGINS.len() + 8 * 10;
 const EXAMPLES_MAX: usize = 3;
 const EXAMPLE_CHARS_MAX: usize = 120;
 
-/// What a thread waited for.
+/// What a stack's sum is of; a mark in front of its addresses says it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum WaitFor {
-    /// For something to happen: it was blocked.
+pub(super) enum SumOf {
+    /// No mark: weights; of waits those for something to happen.
     #[default]
-    Event,
-    /// For a CPU.
+    Plain,
+    /// `!`: waits for a CPU.
     Cpu,
-    /// For a CPU, after it had been blocked: a part of a wait that is counted with that.
+    /// `~`: waits for a CPU, after the thread had been blocked: parts of waits that are counted with that.
     CpuAfter,
+    /// `r`: bytes that were read.
+    Read,
+    /// `w`: bytes that were written.
+    Written,
+    /// `R`: nanoseconds of calls whose bytes `r` has.
+    ReadNs,
+    /// `W`: nanoseconds of calls whose bytes `w` has.
+    WrittenNs,
+}
+
+impl SumOf {
+    fn of(mark: u8) -> Option<Self> {
+        Some(match mark {
+            b'!' => Self::Cpu,
+            b'~' => Self::CpuAfter,
+            b'r' => Self::Read,
+            b'w' => Self::Written,
+            b'R' => Self::ReadNs,
+            b'W' => Self::WrittenNs,
+            _ => return None,
+        })
+    }
+
+    /// Another row counts the same events.
+    fn is_again(self) -> bool {
+        matches!(self, Self::CpuAfter | Self::ReadNs | Self::WrittenNs)
+    }
 }
 
 /// One counted stack.
@@ -45,8 +76,8 @@ pub(super) struct Counted {
     pub count: u64,
     /// The sum of the weights.
     pub sum: u64,
-    /// Of waits: what for.
-    pub wait: WaitFor,
+    /// What the sum is of.
+    pub sum_of: SumOf,
     /// The kernel's part, leaf first.
     pub kernel: Vec<u64>,
     /// The user's part, leaf first.
@@ -66,6 +97,17 @@ pub(super) struct Copied {
     pub memory: Vec<(u64, Vec<u8>)>,
 }
 
+/// Memory that is not in the result.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Missed {
+    /// Times that something was freed that was not seen allocated.
+    pub freed: u64,
+    /// Allocations that were not followed, for want of room.
+    pub allocated: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
 /// Who hears what is read.
 pub(super) trait Hears {
     /// The module is loaded.
@@ -76,6 +118,10 @@ pub(super) trait Hears {
     fn stack(&mut self, stack: &Counted);
     /// One sample that was copied.
     fn copied(&mut self, _sample: Copied) {}
+    /// So many events were seen in the look before the start.
+    fn seen(&mut self, _events: u64) {}
+    /// Memory was not followed.
+    fn missed(&mut self, _missed: Missed) {}
 }
 
 /// What came, beside the stacks.
@@ -83,6 +129,8 @@ pub(super) trait Hears {
 pub(super) struct Account {
     /// Stacks' counts that arrived.
     pub samples: u64,
+    /// Those of them that other rows count too.
+    pub again: u64,
     /// Rows that arrived.
     pub rows: u64,
     /// Rows and samples that were printed, once the last line has said so.
@@ -91,6 +139,18 @@ pub(super) struct Account {
     pub foreign: u64,
     /// The first of them.
     pub examples: Vec<String>,
+}
+
+impl Account {
+    /// With what another reader of the same run has got.
+    pub(super) fn add(&mut self, more: Self) {
+        self.samples = self.samples.saturating_add(more.samples);
+        self.again = self.again.saturating_add(more.again);
+        self.rows += more.rows;
+        self.end = self.end.or(more.end);
+        self.foreign += more.foreign;
+        self.examples.extend(more.examples);
+    }
 }
 
 /// Reads one run's output.
@@ -180,7 +240,7 @@ impl Reader {
         let (kind, rest) = self.line.split_first()?;
         let rest = std::str::from_utf8(rest).ok()?;
         match kind {
-            // What is copied is printed with spaces behind, for a message's length (agent/probes/lua.stp).
+            // Lines have spaces behind numbers, or noughts in front, for a message's length (agent/probes/lines.stp).
             b'f' if rest.trim_end() == "f1" => ear.ready(),
             b'@' => ear.mark(rest.trim_end().parse().ok()?),
             b'+' => {
@@ -191,17 +251,28 @@ impl Reader {
                 // A sum may be negative only where a script of another kind is taken for ours.
                 stack.sum = words.next()?.parse().ok()?;
                 let (kernel, user) = words.next()?.split_once('|')?;
-                let (wait, kernel) = match kernel.as_bytes().first() {
-                    Some(b'!') => (WaitFor::Cpu, &kernel[1..]),
-                    Some(b'~') => (WaitFor::CpuAfter, &kernel[1..]),
-                    _ => (WaitFor::Event, kernel),
-                };
-                stack.wait = wait;
+                let mark = kernel.as_bytes().first().copied().and_then(SumOf::of);
+                let kernel = mark.map_or(kernel, |_| &kernel[1..]);
+                stack.sum_of = mark.unwrap_or_default();
                 addresses(kernel, &mut stack.kernel)?;
                 addresses(user, &mut stack.user)?;
                 self.account.samples = self.account.samples.saturating_add(stack.count);
+                if stack.sum_of.is_again() {
+                    self.account.again = self.account.again.saturating_add(stack.count);
+                }
                 self.account.rows += 1;
                 ear.stack(stack);
+            }
+            b'#' => ear.seen(rest.trim_end().parse().ok()?),
+            b'-' => {
+                let mut words = rest.split_ascii_whitespace().map(str::parse);
+                let mut next = || words.next()?.ok();
+                let missed = Missed {
+                    freed: next()?,
+                    allocated: next()?,
+                    bytes: next()?,
+                };
+                ear.missed(missed);
             }
             b'=' => {
                 let mut words = rest.split_ascii_whitespace();

@@ -11,6 +11,8 @@ struct Ear {
     marks: Vec<u64>,
     stacks: Vec<Counted>,
     copied: Vec<Copied>,
+    seen: u64,
+    missed: Missed,
 }
 
 impl Hears for Ear {
@@ -28,6 +30,14 @@ impl Hears for Ear {
 
     fn copied(&mut self, sample: Copied) {
         self.copied.push(sample);
+    }
+
+    fn missed(&mut self, missed: Missed) {
+        self.missed = missed;
+    }
+
+    fn seen(&mut self, events: u64) {
+        self.seen = events;
     }
 }
 
@@ -171,13 +181,53 @@ fn a_copied_sample_with_made_up_lengths_costs_no_more_than_a_line() {
 fn a_wait_for_a_cpu_is_told_from_one_for_something_else() {
     let (ear, account) =
         read(&[b"+7 2 300 0x1|0x2\n+7 1 50 !0x1|0x2\n+7 1 9 ~|0x2\n+7 1 9 0x1!|0x2\n"]);
-    let waited: Vec<_> = ear.stacks.iter().map(|s| (s.wait, s.sum)).collect();
-    let expected = [
-        (WaitFor::Event, 300),
-        (WaitFor::Cpu, 50),
-        (WaitFor::CpuAfter, 9),
-    ];
+    let waited: Vec<_> = ear.stacks.iter().map(|s| (s.sum_of, s.sum)).collect();
+    let expected = [(SumOf::Plain, 300), (SumOf::Cpu, 50), (SumOf::CpuAfter, 9)];
     assert_eq!(waited, expected);
     assert_eq!(ear.stacks[1].kernel, [1]);
     assert_eq!(account.foreign, 1);
+}
+
+#[test]
+fn memory_that_was_not_followed_is_told() {
+    let (ear, account) = read(&[b"-5 2 300\n-5 2\n-5 2 x\n"]);
+    let expected = Missed {
+        freed: 5,
+        allocated: 2,
+        bytes: 300,
+    };
+    assert_eq!((ear.missed, account.foreign), (expected, 2));
+}
+
+#[test]
+fn bytes_and_their_calls_time_are_told_apart_and_calls_count_once() {
+    let (ear, account) =
+        read(&[b"#41\n+7 2 300 r|0x2\n+7 2 900 R|0x2\n+7 1 9 w|0x2\n+7 1 5 W|0x2\n+7 1 5 x|0x2\n"]);
+    let sums: Vec<_> = ear.stacks.iter().map(|s| (s.sum_of, s.sum)).collect();
+    let expected = [
+        (SumOf::Read, 300),
+        (SumOf::ReadNs, 900),
+        (SumOf::Written, 9),
+        (SumOf::WrittenNs, 5),
+    ];
+    assert_eq!(sums, expected);
+    assert!(
+        ear.stacks
+            .iter()
+            .all(|s| s.kernel.is_empty() && s.user == [2])
+    );
+    assert_eq!((account.samples, account.again, ear.seen), (6, 3, 41));
+    assert_eq!(account.foreign, 1);
+}
+
+#[test]
+fn lines_that_are_longer_than_they_have_to_be_say_the_same() {
+    let lines = b"ff1    \n@5                     \n+7 2 0000000000000000000000009 |0x10 0x20 \n\
+                  =1                     2               \n";
+    let (ear, account) = read(&[lines]);
+    let stack = &ear.stacks[0];
+    assert_eq!((stack.pid, stack.count, stack.sum), (7, 2, 9));
+    assert_eq!(stack.user, [0x10, 0x20]);
+    assert_eq!((account.samples, account.end), (2, Some((1, 2))));
+    assert_eq!((account.foreign, ear.marks), (0, vec![5]));
 }

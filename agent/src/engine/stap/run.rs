@@ -6,10 +6,11 @@
 use super::command;
 use super::diagnose::{Diagnosis, Ending, ReportEnd, diagnose};
 use super::module::Module;
+use super::recover;
 use super::report::{Account, Hears, Reader};
 use super::tool;
 use crate::process::{Child, Processes, Stage};
-use model::{Finding, FindingCode};
+use model::Finding;
 use std::ffi::OsString;
 use std::fs::OpenOptions;
 use std::io::{self, Write};
@@ -26,8 +27,6 @@ pub(super) const LOAD: Duration = Duration::from_secs(30);
 const LOOK: Duration = Duration::from_millis(50);
 /// After SIGINT the module prints what it has and unloads: 0.7 to 1.5 s. A lease's end leaves 5 s.
 pub(super) const END: Duration = Duration::from_millis(3_000);
-/// What taking up the output of a module whose reader was killed may take.
-const RECOVER: Duration = Duration::from_millis(1_500);
 /// Words that are kept: the first, which say why, and the last, which say how much was skipped.
 const SAID_BYTES_MAX: usize = 32 << 10;
 /// Bytes of text that are read in one step.
@@ -37,6 +36,17 @@ const PIECE_BYTES: usize = 4 << 10;
 
 /// The ear of a run, shared with whoever looks at it meanwhile.
 pub(super) type Ear = Arc<Mutex<dyn Hears + Send>>;
+
+/// What a module is told when it is loaded.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Told {
+    /// The one process that it is for (`-x`).
+    pub target: Option<u32>,
+    /// Who may be a target: this process, and those whose parent it is (`-r`).
+    pub near: Option<u32>,
+    /// Values of its own parameters.
+    pub parameters: Vec<String>,
+}
 
 /// A loaded module.
 pub(super) struct Run {
@@ -64,7 +74,7 @@ pub(super) fn control(name: &str) -> PathBuf {
 }
 
 impl Run {
-    /// Loads the module. It captures nothing until it is told to.
+    /// Loads the module with values of its own parameters. It captures nothing until it is told to.
     ///
     /// # Errors
     /// Why staprun could not be started.
@@ -72,10 +82,16 @@ impl Run {
         processes: &Processes,
         staprun: &Path,
         module: &Module,
+        told: &Told,
         ear: Ear,
     ) -> io::Result<Self> {
         processes.guard_module(staprun, &module.name).await?;
-        let argv = command::load(staprun, &module.file, module.sizes.buffer_mb);
+        let buffer_mb = module.sizes.buffer_mb;
+        let (target, parameters) = (told.target, &told.parameters);
+        let mut argv = command::load_for(staprun, &module.file, buffer_mb, target, parameters);
+        if let Some(near) = told.near {
+            argv = command::with_number(argv, near);
+        }
         let (child, said, reader) = start(processes, &argv, Arc::clone(&ear)).await?;
         Ok(Self {
             staprun: staprun.to_path_buf(),
@@ -142,37 +158,12 @@ impl Run {
         let mut findings = Vec::new();
         let mut account = self.reader.await.unwrap_or_default();
         let mut text = self.said.text().await;
-        if tool::loaded().iter().any(|(name, _)| *name == self.name) {
+        if tool::is_loaded(&self.name) {
             // Its reader was killed: the module goes on, and has what was not read yet.
-            let recovered =
-                recover(processes, &self.staprun, &self.name, Arc::clone(&self.ear)).await;
-            let rows = recovered.as_ref().map_or(0, |(account, _)| account.rows);
-            if let Ok((more, words)) = recovered {
-                account.samples = account.samples.saturating_add(more.samples);
-                account.rows += more.rows;
-                account.end = account.end.or(more.end);
-                account.foreign += more.foreign;
-                account.examples.extend(more.examples);
-                text.push_str(&words);
-            }
-            let name = self.name.clone();
-            let left = tool::loaded().iter().any(|(n, _)| *n == name);
-            let unloaded = if left {
-                let staprun = self.staprun.clone();
-                let unload = tokio::task::spawn_blocking(move || tool::unload(&staprun, &name));
-                unload.await.unwrap_or_else(|e| Err(e.to_string()))
-            } else {
-                Ok(())
-            };
-            let how = match unloaded {
-                Ok(()) => "it was unloaded".to_owned(),
-                Err(why) => format!("it could not be unloaded: {why}"),
-            };
-            let said = format!(
-                "the reader of module {} was killed; {rows} rows were recovered, and {how}",
-                self.name
-            );
-            findings.push(Finding::new(FindingCode::StapModuleLeft, said));
+            let left = recover::recover(processes, &self.staprun, &self.name, &self.ear).await;
+            account.add(left.account);
+            text.push_str(&left.said);
+            findings.push(left.finding);
         }
         let report = match account.end {
             Some((_, printed)) => ReportEnd::Came {
@@ -184,7 +175,7 @@ impl Run {
         let ending = Ending {
             code,
             report,
-            samples: account.samples,
+            samples: account.samples.saturating_sub(account.again),
         };
         Ended {
             ending,
@@ -195,24 +186,8 @@ impl Run {
     }
 }
 
-/// Attaches to a module whose reader is gone, and ends it as if it were there.
-async fn recover(
-    processes: &Processes,
-    staprun: &Path,
-    name: &str,
-    ear: Ear,
-) -> io::Result<(Account, String)> {
-    let argv = command::attach(staprun, name);
-    let (mut child, mut said, reader) = start(processes, &argv, ear).await?;
-    // It has to have attached before it can be asked to end.
-    let _ = child.ended_within(Duration::from_millis(300)).await;
-    child.interrupt();
-    let _ = child.ended_within(RECOVER).await;
-    child.kill().await;
-    Ok((reader.await.unwrap_or_default(), said.text().await))
-}
-
-async fn start(
+/// Starts staprun with an ear for what it prints and one for what it says.
+pub(super) async fn start(
     processes: &Processes,
     argv: &[OsString],
     ear: Ear,

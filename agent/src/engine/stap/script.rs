@@ -329,7 +329,7 @@ impl Ready {
             self.look(&child, status, start_ns, looks == 0);
             if let Some(status) = status {
                 code = status.code();
-                // A script may say itself when it is done.
+                // A script may say itself when it is done; the session ends it then.
                 let _ = (&mut *stopped).await;
                 break;
             }
@@ -364,9 +364,7 @@ impl Ready {
 
     /// Tells how it goes: whether it is loaded, what it uses, whether it has ended, or should have been loaded by now.
     fn look(&mut self, child: &Child, status: Option<ExitStatus>, start_ns: u64, is_late: bool) {
-        let is_loaded = tool::loaded()
-            .iter()
-            .any(|(name, _)| *name == self.module.name);
+        let is_loaded = tool::is_loaded(&self.module.name);
         if child.pid() != 0 {
             self.stats.own_cpu_ns = self.stats.own_cpu_ns.max(native::cpu_ns(child.pid()));
         }
@@ -377,6 +375,7 @@ impl Ready {
         if is_loaded || status.is_some() {
             told.started_ns.get_or_insert(start_ns);
         }
+        told.done = status.is_some_and(|s| s.success());
         if status.is_some_and(|s| !s.success()) {
             told.ended = failed("SystemTap ended before its time").pop();
         } else if is_late && told.started_ns.is_none() {
@@ -386,10 +385,7 @@ impl Ready {
 
     /// Unloads what is still there: staprun was killed.
     async fn unload(&self) -> Option<Finding> {
-        if !tool::loaded()
-            .iter()
-            .any(|(name, _)| *name == self.module.name)
-        {
+        if !tool::is_loaded(&self.module.name) {
             return None;
         }
         let (staprun, name) = (self.staprun.clone(), self.module.name.clone());

@@ -16,9 +16,7 @@ const ROW_BYTES: u64 = 64;
 /// Frames that are kept of the kernel's and of the user's stack, the deepest that fits first.
 const DEPTHS: [u64; 5] = [128, 96, 64, 48, 32];
 /// Lengths of a slice in milliseconds, the longest that fits first.
-const SLICES_MS: [u64; 4] = [1_000, 500, 250, SLICE_MS_MIN];
-/// The shortest.
-pub(super) const SLICE_MS_MIN: u64 = 100;
+const SLICES_MS: [u64; 4] = [1_000, 500, 250, 100];
 /// Part of the memory budget that the arrays may take; the rest is for buffers and the agent's own tables.
 const ARRAYS_SHARE: u64 = 2;
 /// And the buffers.
@@ -26,7 +24,7 @@ const BUFFERS_SHARE: u64 = 8;
 /// Times as many rows as samples that a slice can have: a report may come late.
 const SPARE: u64 = 2;
 /// Statements that a report takes for one row, and for the rest (translate.cxx counts one for each).
-const ACTIONS_A_ROW: u64 = 8;
+const ACTIONS_A_ROW: u64 = 24;
 /// A copied sample: its bytes, the seconds of them that a CPU's buffer holds until they are read, the statements that it takes,
 /// generously (agent/probes/lua.stp).
 const COPY_BYTES: u64 = 8 << 10;
@@ -100,10 +98,6 @@ pub(super) struct Bounds {
     pub actions_min: u64,
     /// Least samples that may be skipped.
     pub skipped_min: u64,
-    /// Longest slice, in milliseconds.
-    pub slice_ms_max: u64,
-    /// Deepest stacks.
-    pub depth_max: u64,
 }
 
 impl Bounds {
@@ -112,8 +106,6 @@ impl Bounds {
         rows_min: 0,
         actions_min: 0,
         skipped_min: 0,
-        slice_ms_max: u64::MAX,
-        depth_max: u64::MAX,
     };
 
     /// Whether they hold for `sizes`.
@@ -129,15 +121,6 @@ impl Bounds {
         for (what, has, least) in at_least {
             if has < least {
                 return Err(format!("it is for {has} {what}, and {least} are needed"));
-            }
-        }
-        let at_most = [
-            ("ms between reports", sizes.slice_ms, self.slice_ms_max),
-            ("frames", sizes.depth, self.depth_max),
-        ];
-        for (what, has, most) in at_most {
-            if has > most {
-                return Err(format!("it is for {has} {what}, and {most} were too many"));
             }
         }
         Ok(())
@@ -171,6 +154,12 @@ impl Demand {
         let one = rows.saturating_mul(row);
         let both = one.saturating_mul(2).saturating_mul(self.cpus + 1);
         both.saturating_add(if self.waits { one } else { 0 })
+    }
+
+    /// Percent of a CPU that probes may take within the guard's interval.
+    pub(super) fn probes_pct_max(&self) -> u64 {
+        let most = OVERLOAD_DEFAULT * 100 / OVERLOAD_INTERVAL;
+        self.cpu_pct.saturating_mul(BURST).min(most)
     }
 
     /// What they may take.
@@ -232,11 +221,9 @@ impl Sizes {
             let samples = (demand.per_second * demand.running * slice_ms).div_ceil(1_000);
             (samples * SPARE).max(64).max(bounds.rows_min)
         };
-        let slices = SLICES_MS.iter().filter(|ms| **ms <= bounds.slice_ms_max);
         let choices = DEPTHS
             .iter()
-            .filter(|depth| **depth <= bounds.depth_max)
-            .flat_map(|depth| slices.clone().map(move |slice| (*depth, *slice)));
+            .flat_map(|depth| SLICES_MS.iter().map(move |slice| (*depth, *slice)));
         let fits = |(depth, slice_ms): &(u64, u64)| {
             demand.array_bytes(rows_of(*slice_ms), demand.string_bytes(*depth)) <= memory
         };
@@ -382,14 +369,10 @@ mod tests {
             rows_min: first.rows * 2,
             actions_min: first.actions * 4,
             skipped_min: first.skipped_max * 4,
-            slice_ms_max: first.slice_ms / 2,
-            depth_max: 96,
         };
         let then = Sizes::of(demand, &bounds).unwrap();
         let expected = Sizes {
-            slice_ms: first.slice_ms / 2,
             rows: first.rows * 2,
-            depth: 96,
             actions: first.actions * 4,
             skipped_max: first.skipped_max * 4,
             ..then
@@ -404,14 +387,6 @@ mod tests {
             },
             Bounds {
                 skipped_min: first.skipped_max + 1,
-                ..Bounds::NONE
-            },
-            Bounds {
-                slice_ms_max: first.slice_ms - 1,
-                ..Bounds::NONE
-            },
-            Bounds {
-                depth_max: first.depth - 1,
                 ..Bounds::NONE
             },
         ] {

@@ -3,7 +3,7 @@
 //! In: what `report` reads, and who the targets are. Out: rows of the recorder, an account. Never: a stack of a process
 //! that is no target, or a run-time address in a frame.
 
-use super::report::{Copied, Counted, Hears, WaitFor};
+use super::report::{Copied, Counted, Hears, Missed, SumOf};
 use crate::engine::SharedRecorder;
 use model::profile::{Frame, FrameId, FrameKind, Process, Series, SeriesId};
 use native::{AddressNames, CopiedSample, Regs, VmPlace};
@@ -28,14 +28,26 @@ pub(super) struct Taken {
     pub mode: String,
     /// The event's word.
     pub event: String,
-    /// Nanoseconds that a sample stands for; of waits, the shortest that counts.
+    /// Nanoseconds between two samples; of waits, the shortest that counts.
     pub period_ns: u64,
+    /// Of so many samples, waits or events one is taken, and stands for all.
+    pub one_in: u64,
     /// Waits by their length are measured, not samples.
     pub waits: bool,
     /// Milliseconds of a slice.
     pub slice_ms: u64,
     /// Frames of a stack that were kept.
     pub depth: usize,
+}
+
+/// The kernel's function that a stack's leaf has called, where the sum says it.
+fn called(sum_of: SumOf) -> Option<Frame> {
+    let name = match sum_of {
+        SumOf::Read | SumOf::ReadNs => "vfs_read",
+        SumOf::Written | SumOf::WrittenNs => "vfs_write",
+        _ => return None,
+    };
+    Some(Frame::named(FrameKind::Kernel, name, "vmlinux"))
 }
 
 impl Taken {
@@ -48,19 +60,31 @@ impl Taken {
             engine: "stap".to_owned(),
             mode: self.mode.clone(),
             event: self.event.clone(),
-            // No period: a wait stands for itself.
-            period_ns: if self.waits { 0 } else { self.period_ns },
+            // No period: a wait has its own length.
+            period_ns: if self.waits { 0 } else { self.sample_ns() },
         }
     }
 
     /// A stack's values, in the order of the probe's measures.
     fn values(&self, stack: &Counted) -> [u64; 3] {
-        match (self.waits, stack.wait) {
-            (false, _) => [stack.count, stack.count.saturating_mul(self.period_ns), 0],
-            (true, WaitFor::Event) => [stack.count, stack.sum, 0],
-            (true, WaitFor::Cpu) => [stack.count, 0, stack.sum],
-            (true, WaitFor::CpuAfter) => [0, 0, stack.sum],
+        let count = stack.count;
+        let [counted, sum] = [count, stack.sum].map(|value| value.saturating_mul(self.one_in));
+        match (self.waits, stack.sum_of) {
+            (false, _) => [count, count.saturating_mul(self.sample_ns()), 0],
+            (true, SumOf::Plain | SumOf::Read | SumOf::Written) => [counted, sum, 0],
+            (true, SumOf::Cpu) => [counted, 0, sum],
+            (true, SumOf::CpuAfter | SumOf::ReadNs | SumOf::WrittenNs) => [0, 0, sum],
         }
+    }
+
+    /// Waits or events that one stands for.
+    fn stands_for(&self) -> u64 {
+        if self.waits { self.one_in } else { 1 }
+    }
+
+    /// Nanoseconds that a sample stands for.
+    fn sample_ns(&self) -> u64 {
+        self.period_ns.saturating_mul(self.one_in)
     }
 }
 
@@ -80,6 +104,10 @@ pub(super) struct Stacks {
     pub truncated: u64,
     /// Samples with a user stack, and those of them with one frame only.
     user: (u64, u64),
+    /// Events of the look before the start, once they are known.
+    pub seen: Option<u64>,
+    /// Memory that was not followed, once it is known.
+    pub missed: Option<Missed>,
     now_ns: u64,
     ids: Vec<FrameId>,
 }
@@ -98,6 +126,8 @@ impl Stacks {
             others: 0,
             truncated: 0,
             user: (0, 0),
+            seen: None,
+            missed: None,
             now_ns: 1,
             ids: Vec::new(),
         }
@@ -192,13 +222,23 @@ impl Hears for Stacks {
             .names
             .fold_copied(&mut recorder, &sample, self.now_ns, &mut self.ids);
         self.truncated = self.truncated.saturating_add(u64::from(cut));
-        let values = [1, self.taken.period_ns, 0];
+        let values = [1, self.taken.sample_ns(), 0];
         recorder.add_stack(series, bin, &self.ids, &values);
+    }
+
+    fn seen(&mut self, events: u64) {
+        self.seen = Some(events);
+    }
+
+    fn missed(&mut self, missed: Missed) {
+        self.missed = Some(missed);
     }
 
     fn stack(&mut self, stack: &Counted) {
         let Some(process) = self.targets.get(&stack.pid) else {
-            self.others = self.others.saturating_add(stack.count);
+            let stands_for = self.taken.stands_for();
+            let others = stack.count.saturating_mul(stands_for);
+            self.others = self.others.saturating_add(others);
             return;
         };
         let bin = self.bin();
@@ -221,6 +261,9 @@ impl Hears for Stacks {
             let unknown = Frame::unnamed(FrameKind::User, "", None, 0);
             self.ids.push(recorder.frame(&unknown));
         }
+        if let Some(function) = called(stack.sum_of) {
+            self.ids.push(recorder.frame(&function));
+        }
         if stack.kernel.is_empty() && !stack.user.is_empty() {
             self.user.0 = self.user.0.saturating_add(stack.count);
             let leaf = if stack.user.len() == 1 {
@@ -231,7 +274,8 @@ impl Hears for Stacks {
             self.user.1 = self.user.1.saturating_add(leaf);
         }
         if cut {
-            self.truncated = self.truncated.saturating_add(stack.count);
+            let cut = stack.count.saturating_mul(self.taken.stands_for());
+            self.truncated = self.truncated.saturating_add(cut);
         }
         recorder.add_stack(series, bin, &self.ids, &self.taken.values(stack));
     }
@@ -252,6 +296,7 @@ mod tests {
             mode: "oncpu-user".into(),
             event: "cpu-clock".into(),
             period_ns: 10_101_010,
+            one_in: 1,
             waits: false,
             slice_ms: 500,
             depth: 96,
@@ -314,17 +359,38 @@ mod tests {
             waits: true,
             ..stacks.taken
         };
-        let values = |wait| {
+        let values = |sum_of| {
             taken.values(&Counted {
                 count: 2,
                 sum: 70,
-                wait,
+                sum_of,
                 ..Counted::default()
             })
         };
-        assert_eq!(values(WaitFor::Event), [2, 70, 0]);
-        assert_eq!(values(WaitFor::Cpu), [2, 0, 70]);
-        assert_eq!(values(WaitFor::CpuAfter), [0, 0, 70]);
+        assert_eq!(values(SumOf::Plain), [2, 70, 0]);
+        assert_eq!(values(SumOf::Cpu), [2, 0, 70]);
+        assert_eq!(values(SumOf::CpuAfter), [0, 0, 70]);
+        assert_eq!(values(SumOf::Written), [2, 70, 0]);
+        assert_eq!(values(SumOf::WrittenNs), [0, 0, 70]);
         assert_eq!(taken.series(&process(7), "").period_ns, 0);
+        // One of four waits stands for all; one of four samples is one, of four times the time.
+        let values = |waits| {
+            let taken = Taken {
+                waits,
+                one_in: 4,
+                ..taken.clone()
+            };
+            let counted = Counted {
+                count: 2,
+                sum: 70,
+                ..Counted::default()
+            };
+            (
+                taken.values(&counted),
+                taken.series(&process(7), "").period_ns,
+            )
+        };
+        assert_eq!(values(true), ([8, 280, 0], 0));
+        assert_eq!(values(false), ([2, 80_808_080, 0], 40_404_040));
     }
 }

@@ -159,6 +159,16 @@ pub(super) fn loaded() -> Vec<(String, bool)> {
     parse_modules(&text)
 }
 
+/// Whether a module of ours is loaded.
+pub(super) fn is_loaded(name: &str) -> bool {
+    loaded().iter().any(|(n, _)| n == name)
+}
+
+/// Whether a reader has it open.
+pub(super) fn is_used(name: &str) -> bool {
+    loaded().iter().any(|(n, used)| n == name && *used)
+}
+
 fn parse_modules(text: &str) -> Vec<(String, bool)> {
     let row = |line: &str| {
         let mut words = line.split(' ');
@@ -175,7 +185,7 @@ fn parse_modules(text: &str) -> Vec<(String, bool)> {
 pub(super) fn unload(staprun: &Path, name: &str) -> Result<(), String> {
     let argv = command::unload(staprun, name);
     match ask(&argv, &command::ENVIRONMENT, false, UNLOAD) {
-        Ok(_) if !loaded().iter().any(|(n, _)| n == name) => Ok(()),
+        Ok(_) if !is_loaded(name) => Ok(()),
         Ok(answer) => Err(answer.stderr),
         Err(e) => Err(e.to_string()),
     }
