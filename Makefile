@@ -4,11 +4,11 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-gateway cost agent test check lab record bench soak bless
+.PHONY: help demo demo-gateway cost lab-cost agent test check lab record bench soak bless
 
 export CARGO_TERM_COLOR ?= auto
 # Long enough to notice a parser that broke, short enough to be run each time; `make soak` gives each target ten minutes.
-FUZZ_SECONDS ?= 20
+FUZZ_SECONDS ?= 12
 
 # step NAME COMMAND…: runs a step, remembers how long it took and whether it failed. All steps are always run.
 define STEPS
@@ -49,11 +49,18 @@ cost:  ## what a capture costs a busy gateway: CPU per request with and without,
 	target=$${CARGO_TARGET_DIR:-target}
 	FLEETFLAME_BIN_DIR=$$target/release exec "$$target/debug/gateway-cost" $(ROUNDS)
 
+lab-cost:  ## what each of SystemTap's probes costs, in instructions, in a guest that counts them; PROBES="vfs lock" for some
+	@deploy/test-packages
+	cargo build --locked --workspace --bins
+	exec "$${CARGO_TARGET_DIR:-target}/debug/lab-cost" $(PROBES)
+
 agent:  ## build the static agent that is sent over SSH, and check its size, its needs, and that it runs in an empty root
 	@deploy/build-agent
 
 test:  ## everything: packages, format, lints, all tests, doc tests, fuzzing
 	@$(STEPS)
+	# Built once and whole: what a compiler keeps to build parts again makes that a fifth dearer.
+	export CARGO_INCREMENTAL=0
 	# The runner's log, for the totals in the last line.
 	log=$$(mktemp)
 	trap 'rm -f "$$log"' EXIT
@@ -98,13 +105,15 @@ bench:  ## measure against the tools of the field; PARTS="fold merge" for some p
 	@cargo build --release --locked -p fleetflame -p fleetflame-agent -p fleetflame-bench
 	exec "$${CARGO_TARGET_DIR:-target}/release/fleetflame-bench" $(PARTS)
 
-soak:  ## repeat and fuzz for long: 500 seeds, the fleet tests twenty times, ten minutes a fuzz target
+soak:  ## repeat and fuzz for long: 500 seeds, the fleet tests and all ends in the lab twenty times, ten minutes a fuzz target
 	@$(STEPS)
 	step packages deploy/test-packages
 	step programs cargo build --workspace --locked --bins
 	step seeds env FLEETFLAME_SEEDS=500 cargo nextest run --locked -p fleetflame-tests --test simulated_fleet
 	repeat() { local i; for i in $$(seq 20); do cargo nextest run --locked -p fleetflame-tests --test fleet || return 1; done; }
 	step fleet repeat
+	step kernel "$${CARGO_TARGET_DIR:-target}/debug/lab-record"
+	step lab-ends env FLEETFLAME_LAB_ENDS_ROUNDS=20 cargo nextest run --locked --workspace --profile soak --test lab -- stap_engine::
 	step fuzz tests/fuzz/run 600
 	finish
 

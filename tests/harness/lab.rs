@@ -22,6 +22,7 @@ use anyhow::{Context, Result};
 use crate::namespace::NetNamespace;
 use crate::requirements;
 
+pub mod agent_module;
 mod archive;
 pub mod case;
 pub mod fleet;
@@ -37,9 +38,11 @@ mod runtime;
 pub mod stacks;
 mod wire;
 
+pub use agent_module::{build_module, install_module};
 pub use guest::{Guest, LoadedModule};
-pub use image::GuestSetup;
+pub use image::{GATEWAY_ADDRESS, GuestSetup};
 pub use kit::Kit;
+pub use machine::INSTRUCTION_NS;
 pub use module::Script;
 pub use remote::{Output, RemoteChild};
 

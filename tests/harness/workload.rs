@@ -36,6 +36,14 @@ pub enum Workload {
     Threads,
     /// `SECONDS`: asleep, 70 % of the time in `sleep70`, 30 % in `sleep30`.
     Waits,
+    /// `SECONDS`: bytes written 3 to 1 in `write_most` and `write_less`, a lock waited for 70 to 30 in `wait70` and `wait30`.
+    Traffic,
+    /// `SECONDS DEPTH [TURNS]`: another of 8^DEPTH stacks each time, with a read of one byte in its `leaf`.
+    Stacks,
+    /// `SECONDS EVENT DEPTH`: one event again and again; each second how many there were and what CPU they took.
+    Paced,
+    /// `SECONDS`: bytes that stay allocated, 3 to 1 in `leak_most` and `leak_less`; `free_all` gives back what it takes.
+    Leaks,
 }
 
 /// How a program is built. The default is what distributions ship: optimised, no frame pointers, symbols kept.
@@ -59,6 +67,10 @@ impl Workload {
             Self::Clocks => "clocks.c",
             Self::Threads => "threads.c",
             Self::Waits => "waits.c",
+            Self::Traffic => "traffic.c",
+            Self::Stacks => "stacks.c",
+            Self::Paced => "paced.c",
+            Self::Leaks => "leaks.c",
         }
     }
 

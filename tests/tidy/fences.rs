@@ -76,6 +76,12 @@ const FENCES: &[Fence] = &[
         reason: "OTLP changes with its version: its messages stand in coordinator/src/otlp only",
     },
     Fence {
+        inside: &["coordinator/"],
+        paths: &["addr2line", "object", "gimli"],
+        doors: &["coordinator/src/debug_info/"],
+        reason: "in the coordinator debug info is read in coordinator/src/debug_info only",
+    },
+    Fence {
         inside: EVERYWHERE,
         paths: &["serde_yaml", "serde_saphyr"],
         doors: &["coordinator/src/spec/yaml", "agent/src/policy/file.rs"],
@@ -109,7 +115,7 @@ const FENCES: &[Fence] = &[
         inside: &[
             "coordinator/src/plan",
             "coordinator/src/merge",
-            "coordinator/src/compare",
+            "coordinator/compare/src",
             "coordinator/src/render",
         ],
         paths: &[

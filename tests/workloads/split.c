@@ -1,9 +1,11 @@
 /* CPU time split 70 to 30 between two functions, at the bottom of a recursion.
  *
- *   split SECONDS [DEPTH]      DEPTH: calls of `descend` above the two, default 20
+ *   split SECONDS [DEPTH]        DEPTH: calls of `descend` above the two, default 20
+ *   split SECONDS DEPTH ways     other calls instead: DEPTH times `left` or `right`, another way each time, of 2^DEPTH
  */
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "lifetime.h"
 
@@ -35,6 +37,21 @@ FRAME static unsigned descend(unsigned depth) {
     return (unsigned)on_stack[0];
 }
 
+static uint64_t way = 1;
+
+static void left(unsigned depth);
+static void right(unsigned depth);
+
+#define DEFINE_TURN(name)                                                                      \
+    FRAME static void name(unsigned depth) {                                                   \
+        if (depth == 0) thirty(5 * UNIT);                                                      \
+        else if (way >> (31 + depth) & 1) left(depth - 1);                                     \
+        else right(depth - 1);                                                                 \
+        STAY;                                                                                  \
+    }
+DEFINE_TURN(left)
+DEFINE_TURN(right)
+
 int main(int count, char **arguments) {
     if (count < 2) {
         fprintf(stderr, "usage: split SECONDS [DEPTH]\n");
@@ -44,6 +61,13 @@ int main(int count, char **arguments) {
     live_for(atof(arguments[1]));
     printf("ready %d\n", (int)getpid());
     fflush(stdout);
+    if (count > 3 && strcmp(arguments[3], "ways") == 0) {
+        do {
+            way = way * 6364136223846793005u + 1442695040888963407u;
+            left(depth);
+        } while (may_go_on());
+        return 0;
+    }
     do descend(depth);
     while (may_go_on());
     return 0;

@@ -103,37 +103,6 @@ fn a_target_that_is_gone_or_idle_stops_nothing() -> Result<()> {
     guest.check_kernel()
 }
 
-#[test]
-fn an_array_that_is_full_is_an_error_and_keeps_what_it_has() -> Result<()> {
-    let lab = lab("array-overflow")?;
-    let guest = lab.guest()?;
-    let recording = Case::named("array-overflow")?.run(guest, lab.kit)?;
-    recording.require_code(1)?;
-    let said = recording.stderr();
-    ensure!(
-        said.contains("Array overflow, check MAXMAPENTRIES"),
-        "{said}"
-    );
-    ensure!(recording.left.is_empty(), "{:?}", recording.left);
-    guest.check_kernel()
-}
-
-#[test]
-fn output_is_lost_although_the_exit_code_is_zero() -> Result<()> {
-    let lab = lab("transport-misframed")?;
-    let guest = lab.guest()?;
-    let recording = Case::named("transport-misframed")?.run(guest, lab.kit)?;
-    recording.require_code(0)?;
-    let (output, said) = (recording.stdout(), recording.stderr());
-    ensure!(output.contains("first"), "{output:?}");
-    ensure!(
-        !output.contains("second"),
-        "this SystemTap has room for every header: {said}"
-    );
-    ensure!(said.contains("There were 1 transport failures"), "{said}");
-    guest.check_kernel()
-}
-
 fn lab(case: &str) -> Result<Lab> {
     Lab::with_one_guest(Case::named(case)?.prepare(GuestSetup::bare())?)
 }

@@ -11,13 +11,13 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use fleetflame_tests::lab::fleet::LabFleet;
-use fleetflame_tests::lab::{Kit, RemoteChild};
+use fleetflame_tests::lab::{Kit, RemoteChild, install_module};
 use fleetflame_tests::{Build, Child, Finished, Guest, GuestSetup, Workload};
 
 use crate::examples::{
     BUILD, EXAMPLES, NGINX, TIME, build, build_all, build_command, example, hash, policy,
 };
-use crate::stap_engine::{CAPTURE, SAFE, install, unloaded};
+use crate::stap_engine::{CAPTURE, SAFE, unloaded};
 use crate::{samples, within};
 
 /// The scripts end by themselves before.
@@ -57,7 +57,7 @@ fn every_kind_of_output_of_scripts_built_here_comes_back_from_two_guests() -> Re
     )?);
     for guest in &fleet.lab.guests {
         for module in &modules {
-            install(guest, module)?;
+            install_module(guest, module)?;
         }
     }
 

@@ -1,16 +1,20 @@
-//! SystemTap measures waits: a program that sleeps by plan, in a guest.
+//! SystemTap measures waits: a program that sleeps by plan, in a guest. And in the same guest what fires on every event:
+//! `stap_events`.
 //!
 //! In: the agent in a guest, a module that was built here. Out: time asleep as the program was made to sleep, with the
 //! kernel's frames and the program's own. Never: more time than the capture had.
 
 use std::fs;
+use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use fleetflame_tests::lab::fleet::LabFleet;
+use fleetflame_tests::lab::{Kit, build_module, install_module};
 use fleetflame_tests::{Build, GuestSetup, Workload};
 
-use crate::stap_engine::{CAPTURE, POLICY, SAFE, build, install, unloaded};
+use crate::stap_engine::{CAPTURE, POLICY, SAFE, unloaded};
+use crate::stap_events;
 use crate::within;
 
 const DURATION: Duration = Duration::from_secs(8);
@@ -24,15 +28,32 @@ fn time_asleep_is_where_the_program_sleeps() -> Result<()> {
         statically_linked: true,
         ..Build::default()
     })?;
-    let fleet = LabFleet::start(&GuestSetup::bare().program(&program), 1, POLICY)?;
+    let traffic = Workload::Traffic.compile(Build {
+        statically_linked: true,
+        ..Build::default()
+    })?;
+    let leaks = Workload::Leaks.compile(Build::default())?;
+    let kit = Kit::find()?;
+    // One after the other, while the guest boots: a compiler may take three minutes on a busy machine, not more.
+    let building = {
+        let (program, traffic, leaks) = (program.clone(), traffic.clone(), leaks.clone());
+        thread::spawn(move || -> Result<_> {
+            let options = ["--min-wait-us", MIN_WAIT_US];
+            let waits = build_module(kit, Some(&program), "offcpu-mixed", &options)?;
+            let events = stap_events::build(kit, &traffic)?;
+            Ok((waits, events, stap_events::build_alloc(kit, &leaks)?))
+        })
+    };
+    let setup = GuestSetup::bare()
+        .program(&program)
+        .program(&traffic)
+        .program(&leaks);
+    let fleet = LabFleet::start(&setup, 1, &policy())?;
     let guest = &fleet.lab.guests[0];
-    let module = build(
-        &fleet,
-        &program,
-        "offcpu-mixed",
-        &["--min-wait-us", MIN_WAIT_US],
-    )?;
-    install(guest, &module)?;
+    let (module, modules, alloc) = building
+        .join()
+        .expect("the thread that builds does not panic")?;
+    install_module(guest, &module)?;
     let path = program.to_string_lossy().into_owned();
     let target = guest.start(&[&path, "900"])?;
     target.wait_for_line("ready", SAFE)?;
@@ -85,5 +106,13 @@ fn time_asleep_is_where_the_program_sleeps() -> Result<()> {
         "{kernel} of {asleep} ns have the kernel's frames: {text}"
     );
     within(SAFE, || unloaded(guest)).context("after it")?;
+    drop(target);
+    stap_events::bytes_and_waits_are_where_the_program_has_them(&fleet, &traffic, &modules)?;
+    stap_events::memory_stays_where_the_program_keeps_it(&fleet, &leaks, &alloc)?;
     guest.check_kernel()
+}
+
+/// What fires on every event, a host's owner lists.
+fn policy() -> String {
+    format!("{POLICY}probes: [off-cpu, vfs, lock, alloc]\n")
 }

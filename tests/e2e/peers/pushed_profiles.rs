@@ -36,6 +36,7 @@ fn write_run(folder: &Path) -> Result<()> {
         duration_ms: 10_000,
         kernel: true,
         min_wait_us: 0,
+        uri_segments: 0,
         budgets: Default::default(),
         arm_timeout_ms: None,
         script: None,

@@ -26,6 +26,8 @@ const READY: Duration = Duration::from_mins(3);
 /// What wrk is asked for: longer than a case, bounded all the same.
 const LOAD_S: u32 = 60;
 const LUA_MODULE: &str = "/usr/lib/nginx/modules/ngx_http_lua_module.so";
+/// What stands in a script for the path of `stacks`.
+const PROGRAM: &str = "PROGRAM";
 /// Where a guest has its modules.
 const MODULES: &str = "/mnt/modules";
 
@@ -38,6 +40,8 @@ pub struct Case {
     pub script: Script,
     /// More arguments of staprun.
     pub staprun: Vec<String>,
+    /// Values of the module's own parameters, `NAME=VALUE`.
+    pub parameters: Vec<String>,
     /// What is sampled.
     pub target: Target,
     /// How it ends.
@@ -52,6 +56,8 @@ pub struct Case {
 pub enum Target {
     /// `split SECONDS DEPTH`: the workload, 70 to 30.
     Split(u32, u32),
+    /// `stacks SECONDS DEPTH`: another of 8^DEPTH stacks each time.
+    Stacks(u32, u32),
     /// `idle SECONDS`: a program that sleeps.
     Idle(u32),
     /// `gateway`: a worker of nginx under load.
@@ -131,6 +137,7 @@ impl Case {
         let (mut module, mut target, mut end, mut ready) = (None, None, None, None);
         let (mut source, mut unwinds) = (None, false);
         let (mut options, mut staprun) = (Vec::new(), Vec::new());
+        let mut parameters = Vec::new();
         for line in text.lines().filter(|line| !line.starts_with('#')) {
             let words: Vec<&str> = line.split_ascii_whitespace().collect();
             match words[..] {
@@ -140,6 +147,7 @@ impl Case {
                 ["ready", word] => ready = Some(word.to_owned()),
                 ["option", option] => options.push(option.to_owned()),
                 ["staprun", ref more @ ..] => staprun.extend(more.iter().map(|w| (*w).to_owned())),
+                ["parameter", value] => parameters.push(value.to_owned()),
                 ["unwind"] => unwinds = true,
                 ["target", ref words @ ..] => target = Some(Target::read(words)?),
                 ["end", ref words @ ..] => end = Some(End::read(words)?),
@@ -155,6 +163,7 @@ impl Case {
                 unwound: Vec::new(),
             },
             staprun,
+            parameters,
             target: target.context("it names no target")?,
             end: end.context("it does not say how it ends")?,
             ready,
@@ -166,6 +175,7 @@ impl Case {
     pub fn prepare(&self, setup: GuestSetup) -> Result<GuestSetup> {
         Ok(match self.target {
             Target::Split(..) => setup.program(split()?),
+            Target::Stacks(..) => setup.program(stacks()?),
             Target::Idle(_) => setup,
             Target::Gateway => setup.gateway(),
         })
@@ -177,7 +187,13 @@ impl Case {
         if self.unwinds {
             script = match self.target {
                 // An idle target is never seen: the same module as for one that works.
-                Target::Split(..) | Target::Idle(_) => script.unwinding(&split()?)?,
+                Target::Split(..) => script.unwinding(&split()?)?,
+                Target::Idle(_) if !script.text.contains(PROGRAM) => script.unwinding(&split()?)?,
+                Target::Idle(_) | Target::Stacks(..) => {
+                    let program = stacks()?;
+                    script.text = script.text.replace(PROGRAM, &program.to_string_lossy());
+                    script.unwinding(&program)?
+                }
                 // Of nginx's own libraries no work is asked here: what the Lua module loads is enough.
                 Target::Gateway => {
                     script.unwound.push("/usr/sbin/nginx".into());
@@ -198,6 +214,7 @@ impl Case {
         let mut arguments = vec!["/usr/bin/staprun"];
         arguments.extend(self.staprun.iter().map(String::as_str));
         arguments.extend(["-x", &pid, &module]);
+        arguments.extend(self.parameters.iter().map(String::as_str));
         let maps = guest.get(&format!("/proc/{pid}/maps"))?;
         let began = Instant::now();
         let reader = guest.start(&arguments)?;
@@ -233,6 +250,7 @@ impl Target {
     fn read(words: &[&str]) -> Result<Self> {
         Ok(match *words {
             ["split", seconds, depth] => Self::Split(seconds.parse()?, depth.parse()?),
+            ["stacks", seconds, depth] => Self::Stacks(seconds.parse()?, depth.parse()?),
             ["idle", seconds] => Self::Idle(seconds.parse()?),
             ["gateway"] => Self::Gateway,
             _ => bail!("no target: {words:?}"),
@@ -241,12 +259,8 @@ impl Target {
 
     fn start(&self, guest: &Guest) -> Result<(i32, Vec<RemoteChild>)> {
         match self {
-            Self::Split(seconds, depth) => {
-                let program = split()?.to_string_lossy().into_owned();
-                let child = guest.start(&[&program, &seconds.to_string(), &depth.to_string()])?;
-                child.wait_for_line("ready", READY)?;
-                Ok((child.pid()?, vec![child]))
-            }
+            Self::Split(seconds, depth) => start_program(guest, &split()?, *seconds, *depth),
+            Self::Stacks(seconds, depth) => start_program(guest, &stacks()?, *seconds, *depth),
             Self::Idle(seconds) => {
                 let child = guest.start(&["/bin/sleep", &seconds.to_string()])?;
                 let pid = child.pid()?;
@@ -380,6 +394,22 @@ impl Recording {
 /// The workload as it is in every guest that samples it: the path is the same here and there.
 fn split() -> Result<PathBuf> {
     Workload::Split.compile(Build::default())
+}
+
+fn stacks() -> Result<PathBuf> {
+    Workload::Stacks.compile(Build::default())
+}
+
+fn start_program(
+    guest: &Guest,
+    program: &Path,
+    seconds: u32,
+    depth: u32,
+) -> Result<(i32, Vec<RemoteChild>)> {
+    let program = program.to_string_lossy().into_owned();
+    let child = guest.start(&[&program, &seconds.to_string(), &depth.to_string()])?;
+    child.wait_for_line("ready", READY)?;
+    Ok((child.pid()?, vec![child]))
 }
 
 #[cfg(test)]

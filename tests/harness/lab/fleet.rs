@@ -5,7 +5,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
@@ -95,6 +95,24 @@ impl LabFleet {
             .wait_for_line(LISTENING, SOON)
             .with_context(|| format!("the agent of {}", guest.name))?;
         Ok(agent)
+    }
+
+    /// Waits until the agent of a guest answers a coordinator. One that was just started, on an emulated processor, has
+    /// much to do for its first word.
+    pub fn wait_until_heard(&self, number: usize) -> Result<()> {
+        let guest = &self.lab.guests[number];
+        let host = format!("{}={}", guest.name, guest.agent_address());
+        let end = Instant::now() + SOON;
+        loop {
+            let mut plan = Binaries::find()?.coordinator();
+            plan.args(["plan", "--target", "pid:1", "--host", &host]);
+            plan.arg("--tls").arg(self.path("tls/coordinator"));
+            let done = self.lab.namespace.spawn(plan)?.finish(SOON)?;
+            if done.status.success() {
+                return Ok(());
+            }
+            ensure!(Instant::now() < end, "{host}: {}", done.stderr);
+        }
     }
 
     /// Starts the capture of a job over all guests, each with the target of its own, into the run directory

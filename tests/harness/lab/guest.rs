@@ -59,7 +59,7 @@ impl Guest {
         let root = setup.root(kit, &name)?;
         Ok(Self {
             name,
-            machine: Machine::start(kit, namespace, &root, door_port, agent_port)?,
+            machine: Machine::start(kit, namespace, &root, [door_port, agent_port], setup)?,
             agent_port,
             door: (Ipv4Addr::LOCALHOST, door_port).into(),
             namespace: Arc::clone(namespace),

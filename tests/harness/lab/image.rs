@@ -43,6 +43,8 @@ pub struct GuestSetup {
     files: Vec<(PathBuf, PathBuf)>,
     gateway: bool,
     compiles: bool,
+    pub(super) counting: bool,
+    pub(super) one_cpu: bool,
 }
 
 impl GuestSetup {
@@ -84,6 +86,21 @@ impl GuestSetup {
     pub fn gateway_that_compiles(mut self) -> Self {
         self.compiles = true;
         self.gateway()
+    }
+
+    /// With a clock that is the number of instructions that its CPUs have run ([`super::INSTRUCTION_NS`] for each): what
+    /// happens in it takes the same time whatever else this machine does.
+    #[must_use]
+    pub fn counting_instructions(mut self) -> Self {
+        self.counting = true;
+        self
+    }
+
+    /// With one CPU instead of two.
+    #[must_use]
+    pub fn one_cpu(mut self) -> Self {
+        self.one_cpu = true;
+        self
     }
 
     /// The guest's root. It is put together anew each time, so nothing of it can be stale.

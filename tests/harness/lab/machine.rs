@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 
 use super::archive::Archive;
+use super::image::GuestSetup;
 use super::kit::Kit;
 use super::{AGENT_ADDRESS, AGENT_PORT, DOOR_ADDRESS, DOOR_PORT};
 use crate::namespace::NetNamespace;
@@ -28,6 +29,9 @@ const ACCELERATOR: &str = "FLEETFLAME_LAB_ACCELERATOR";
 const KVM_DEADLINE: Duration = Duration::from_secs(20);
 /// 3 to 6 s on a quiet machine.
 const BOOT_DEADLINE: Duration = Duration::from_mins(3);
+/// Nanoseconds of a guest's clock for each instruction, where it counts them: about as fast as this emulation is, so that
+/// deadlines of other machines hold for it.
+pub const INSTRUCTION_NS: u64 = 4;
 /// What `lab-door` says when it listens.
 const READY: &str = "lab: the door is open";
 const MONITOR_DEADLINE: Duration = Duration::from_secs(5);
@@ -58,6 +62,8 @@ struct Plan {
     folder: tempfile::TempDir,
     door_port: u16,
     agent_port: u16,
+    counting: bool,
+    cpus: &'static str,
     verdict: PathBuf,
 }
 
@@ -73,8 +79,8 @@ impl Machine {
         kit: &Kit,
         namespace: &NetNamespace,
         root: &Archive,
-        door_port: u16,
-        agent_port: u16,
+        [door_port, agent_port]: [u16; 2],
+        setup: &GuestSetup,
     ) -> Result<Self> {
         let folder = tempfile::Builder::new()
             .prefix("fleetflame-lab-")
@@ -85,6 +91,8 @@ impl Machine {
             folder,
             door_port,
             agent_port,
+            counting: setup.counting,
+            cpus: if setup.one_cpu { "1" } else { "2" },
             verdict: kit.folder("kvm")?.join(host_kernel()),
         };
         let accelerator = plan.accelerator()?;
@@ -170,7 +178,8 @@ impl Plan {
             Some("tcg") => Accelerator::Tcg,
             Some("kvm") => Accelerator::Kvm,
             Some(other) => anyhow::bail!("{ACCELERATOR}={other}: it is tcg or kvm"),
-            None if failed_before || !may_have_kvm() => Accelerator::Tcg,
+            // A real CPU counts no instructions for its clock.
+            None if self.counting || failed_before || !may_have_kvm() => Accelerator::Tcg,
             None => Accelerator::Kvm,
         })
     }
@@ -184,11 +193,15 @@ impl Plan {
             Accelerator::Tcg => qemu.args(["-accel", "tcg,thread=single", "-cpu", "max"]),
             Accelerator::Kvm => qemu.args(["-accel", "kvm", "-cpu", "host"]),
         };
+        if self.counting {
+            let shift = format!("shift={},sleep=on", INSTRUCTION_NS.ilog2());
+            qemu.args(["-icount", &shift]);
+        }
         qemu.args([
             "-m",
             "1024",
             "-smp",
-            "2",
+            self.cpus,
             "-nodefaults",
             "-no-user-config",
             "-no-reboot",
