@@ -66,6 +66,7 @@ fn run_in(root: &Path) {
         duration_ms: 20_000,
         kernel: true,
         min_wait_us: 0,
+        uri_segments: 0,
         budgets: Default::default(),
         arm_timeout_ms: Some(1_000),
         script: None,

@@ -77,6 +77,7 @@ fn record() -> RunRecord {
         duration_ms: 10_000,
         kernel: true,
         min_wait_us: 0,
+        uri_segments: 0,
         budgets: Default::default(),
         arm_timeout_ms: Some(1_000),
         script: None,
