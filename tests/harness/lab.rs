@@ -38,7 +38,7 @@ mod runtime;
 pub mod stacks;
 mod wire;
 
-pub use agent_module::{build_module, install_module};
+pub use agent_module::{MODULES, build_module, install_module};
 pub use guest::{Guest, LoadedModule};
 pub use image::{GATEWAY_ADDRESS, GuestSetup};
 pub use kit::Kit;

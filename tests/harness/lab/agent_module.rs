@@ -15,7 +15,7 @@ use crate::process::Child;
 const BUILD: Duration = Duration::from_mins(4);
 const SOON: Duration = Duration::from_secs(30);
 /// Where an agent looks for modules that were built elsewhere.
-const MODULES: &str = "/var/lib/fleetflame/modules";
+pub const MODULES: &str = "/var/lib/fleetflame/modules";
 
 /// Builds one with `fleetflame-agent build-module`; `options` are more of its flags.
 pub fn build_module(

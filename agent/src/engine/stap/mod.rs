@@ -15,7 +15,7 @@
 //! `messages` and `diagnose` say what SystemTap's words mean, `remedy` what is tried then, `sizes` how large its tables
 //! are, `command` what it is asked, `report` reads what a probe prints (all pure); `probes` embeds the scripts; `module`
 //! finds built ones, `build` builds, `offline` for other hosts; `tool` knows the machine; `run` holds one loaded module,
-//! `recover` gets what is left of one whose reader was killed; `stacks` names what comes; `capture` is a capture's life,
+//! `last` asks for its last report, `recover` gets what is left of one whose reader was killed; `stacks` names what comes; `capture` is a capture's life,
 //! `again` what follows a run that SystemTap ended, `engine` the trait; `script` does the same for a script of the user's,
 //! `script_bind` says for whom, `script_module` finds one that was built elsewhere, `script_offline` builds it there.
 //! Samples of the probe `lua` are copied and unwound here: `vms` tells its module where LuaJIT's VMs are. Probes that fire on
@@ -30,6 +30,7 @@ mod diagnose;
 mod engine;
 mod heap;
 mod kernel_tree;
+mod last;
 mod messages;
 mod module;
 mod offline;

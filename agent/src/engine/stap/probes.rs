@@ -11,12 +11,17 @@ const LINES: &str = include_str!("../../../probes/lines.stp");
 /// What all that count stacks end in.
 const REPORT: &str = include_str!("../../../probes/report.stp");
 
+/// The end of all that count or print.
+const LAST: &str = include_str!("../../../probes/last.stp");
+
 /// Who is captured, and when is reported: of those that sample, and of those that fire on every event.
 const SLICES: &str = include_str!("../../../probes/slices.stp");
 const EVENTS: &str = include_str!("../../../probes/events.stp");
 /// The look of those that fire on every event, and what stands for it in those that need none.
 const LOOK: &str = include_str!("../../../probes/look.stp");
 const NO_LOOK: &str = "@define ff_looks(word) %( %)\n";
+/// What stands for waits in those that measure none.
+const NO_WAITS: &str = "@define ff_unfinished %( %)\n";
 /// The start of those that are told their targets when they are loaded.
 const ARMED: &str = include_str!("../../../probes/armed.stp");
 
@@ -167,24 +172,24 @@ impl BuiltIn {
     /// The whole script.
     pub(super) fn script(self) -> String {
         if self.copies {
-            return self.text.to_owned();
+            return format!("{}\n{LAST}", self.text);
         }
         if self.heap {
-            return format!("{LINES}\n{LOOK}\n{ARMED}\n{}", self.text);
+            return format!("{LINES}\n{LOOK}\n{ARMED}\n{}\n{LAST}", self.text);
         }
         if self.events {
             let targets = declared();
             return format!(
-                "{LINES}\n{REPORT}\n{LOOK}\n{ARMED}\n{targets}\n{EVENTS}\n{}",
+                "{LINES}\n{REPORT}\n{LOOK}\n{ARMED}\n{targets}\n{EVENTS}\n{}\n{LAST}",
                 self.text
             );
         }
         let (look, waits) = match self.waits {
             true => (LOOK, WAITS),
-            false => (NO_LOOK, ""),
+            false => (NO_LOOK, NO_WAITS),
         };
         format!(
-            "{LINES}\n{REPORT}\n{look}\n{SLICES}\n{}\n{waits}",
+            "{LINES}\n{REPORT}\n{look}\n{SLICES}\n{}\n{waits}\n{LAST}",
             self.text
         )
     }

@@ -4,6 +4,7 @@
 //! says both. Never: a wait without a bound, or a reader that is asked to end before it hears that: it would die of it, and
 //! with it what the module still has.
 
+use super::last;
 use super::report::Account;
 use super::run::{self, Ear};
 use super::{command, tool};
@@ -66,20 +67,23 @@ async fn read_rest(
     ear: &Ear,
 ) -> io::Result<(Account, String)> {
     let argv = command::attach(staprun, name);
-    let (mut child, mut said, reader) = run::start(processes, &argv, Arc::clone(ear)).await?;
+    let mut reader = run::start(processes, &argv, Arc::clone(ear)).await?;
+    let mut hears = false;
     for _ in 0..ATTACH.as_millis() / LOOK.as_millis() {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", child.pid()));
-        if tool::is_used(name) && hears_interrupt(&status.unwrap_or_default()) {
-            break;
-        }
-        if child.ended_within(LOOK).await.is_some() {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", reader.child.pid()));
+        hears = tool::is_used(name) && hears_interrupt(&status.unwrap_or_default());
+        if hears || reader.child.ended_within(LOOK).await.is_some() {
             break;
         }
     }
-    child.interrupt();
-    let _ = child.ended_within(END).await;
-    child.kill().await;
-    Ok((reader.await.unwrap_or_default(), said.text().await))
+    if hears {
+        last::ask(name, &reader.last).await;
+    }
+    reader.child.interrupt();
+    let _ = reader.child.ended_within(END).await;
+    reader.child.kill().await;
+    let account = reader.account.await.unwrap_or_default();
+    Ok((account, reader.said.text().await))
 }
 
 /// Whether SIGINT is more than the process's end, by its /proc/PID/status (its line `SigCgt`).

@@ -184,6 +184,11 @@ impl Reader {
         }
     }
 
+    /// Whether the last line has come.
+    pub(super) fn is_whole(&self) -> bool {
+        self.account.end.is_some()
+    }
+
     /// Whether what was begun is a copied sample, in which line feeds mean nothing.
     fn is_copied(&self) -> bool {
         let begins = self.line.get(1..COPIED_BEGINS.len());

@@ -5,9 +5,10 @@
 
 use super::command;
 use super::diagnose::{Diagnosis, Ending, ReportEnd, diagnose};
+use super::last::{self, LastLine};
 use super::module::Module;
 use super::recover;
-use super::report::{Account, Hears, Reader};
+use super::report::{Account, Hears, Reader as Output};
 use super::tool;
 use crate::process::{Child, Processes, Stage};
 use model::Finding;
@@ -37,6 +38,15 @@ const PIECE_BYTES: usize = 4 << 10;
 /// The ear of a run, shared with whoever looks at it meanwhile.
 pub(super) type Ear = Arc<Mutex<dyn Hears + Send>>;
 
+/// Writes a word to one of a module's files.
+///
+/// # Errors
+/// What the kernel says; the module may be gone.
+pub(super) fn tell(file: &Path, word: &str) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).open(file)?;
+    file.write_all(word.as_bytes())
+}
+
 /// What a module is told when it is loaded.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Told {
@@ -52,11 +62,18 @@ pub(super) struct Told {
 pub(super) struct Run {
     staprun: PathBuf,
     name: String,
-    child: Child,
-    said: Said,
-    reader: JoinHandle<Account>,
+    reader: Reader,
     ear: Ear,
     cpu_ns: u64,
+}
+
+/// A program that reads a module's output, and whoever reads its own.
+pub(super) struct Reader {
+    pub child: Child,
+    pub said: Said,
+    pub account: JoinHandle<Account>,
+    /// Told when the report's last line has come.
+    pub last: LastLine,
 }
 
 /// How a run ended.
@@ -92,12 +109,10 @@ impl Run {
         if let Some(near) = told.near {
             argv = command::with_number(argv, near);
         }
-        let (child, said, reader) = start(processes, &argv, Arc::clone(&ear)).await?;
+        let reader = start(processes, &argv, Arc::clone(&ear)).await?;
         Ok(Self {
             staprun: staprun.to_path_buf(),
             name: module.name.clone(),
-            child,
-            said,
             reader,
             ear,
             cpu_ns: 0,
@@ -115,7 +130,7 @@ impl Run {
             if control.exists() && self.tell("?").is_ok() {
                 return true;
             }
-            if self.child.ended_within(LOOK).await.is_some() {
+            if self.reader.child.ended_within(LOOK).await.is_some() {
                 return false;
             }
         }
@@ -127,14 +142,14 @@ impl Run {
     /// # Errors
     /// What the kernel says; the module may be gone.
     pub(super) fn tell(&self, word: &str) -> io::Result<()> {
-        let mut file = OpenOptions::new().write(true).open(control(&self.name))?;
-        file.write_all(word.as_bytes())
+        tell(&control(&self.name), word)
     }
 
     /// Whether staprun has ended although it should not have.
     pub(super) async fn has_ended(&mut self) -> bool {
-        self.child.pid() == 0
+        self.reader.child.pid() == 0
             || self
+                .reader
                 .child
                 .ended_within(Duration::from_millis(1))
                 .await
@@ -143,21 +158,24 @@ impl Run {
 
     /// CPU time of the reader so far, in nanoseconds.
     pub(super) fn cpu_ns(&mut self) -> u64 {
-        if self.child.pid() != 0 {
-            self.cpu_ns = self.cpu_ns.max(native::cpu_ns(self.child.pid()));
+        if self.reader.child.pid() != 0 {
+            self.cpu_ns = self.cpu_ns.max(native::cpu_ns(self.reader.child.pid()));
         }
         self.cpu_ns
     }
 
     /// Ends it: the module prints what it has, is unloaded, and all output is read.
     pub(super) async fn finish(mut self, processes: &Processes) -> Ended {
-        self.child.interrupt();
-        let status = self.child.ended_within(END).await;
+        if !self.has_ended().await {
+            last::ask(&self.name, &self.reader.last).await;
+        }
+        self.reader.child.interrupt();
+        let status = self.reader.child.ended_within(END).await;
         let code = status.and_then(|s| s.code());
-        self.child.kill().await;
+        self.reader.child.kill().await;
         let mut findings = Vec::new();
-        let mut account = self.reader.await.unwrap_or_default();
-        let mut text = self.said.text().await;
+        let mut account = self.reader.account.await.unwrap_or_default();
+        let mut text = self.reader.said.text().await;
         if tool::is_loaded(&self.name) {
             // Its reader was killed: the module goes on, and has what was not read yet.
             let left = recover::recover(processes, &self.staprun, &self.name, &self.ear).await;
@@ -191,7 +209,7 @@ pub(super) async fn start(
     processes: &Processes,
     argv: &[OsString],
     ear: Ear,
-) -> io::Result<(Child, Said, JoinHandle<Account>)> {
+) -> io::Result<Reader> {
     let stage = Stage {
         argv,
         environment: &command::ENVIRONMENT,
@@ -203,15 +221,21 @@ pub(super) async fn start(
     // It only copies; behind a busy gateway the module's buffers would run over.
     native::give_usual_priority(child.pid());
     let (_, text, errors) = child.pipes();
-    let reader = match text {
-        Some(text) => tokio::spawn(read(text, ear)),
+    let last = LastLine::default();
+    let account = match text {
+        Some(text) => tokio::spawn(read(text, ear, last.clone())),
         None => tokio::spawn(async { Account::default() }),
     };
-    Ok((child, Said::listen(errors), reader))
+    Ok(Reader {
+        child,
+        said: Said::listen(errors),
+        account,
+        last,
+    })
 }
 
-async fn read(mut text: impl AsyncRead + Unpin, ear: Ear) -> Account {
-    let mut reader = Reader::default();
+async fn read(mut text: impl AsyncRead + Unpin, ear: Ear, last: LastLine) -> Account {
+    let mut reader = Output::default();
     let mut bytes = vec![0; STEP_BYTES];
     while let Ok(length) = text.read(&mut bytes).await
         && length > 0
@@ -221,6 +245,9 @@ async fn read(mut text: impl AsyncRead + Unpin, ear: Ear) -> Account {
             {
                 let mut ear = ear.lock().unwrap_or_else(PoisonError::into_inner);
                 reader.feed(piece, &mut *ear);
+            }
+            if reader.is_whole() {
+                last.came();
             }
             tokio::task::yield_now().await;
         }
