@@ -88,6 +88,9 @@ fn functions_of_lua_have_their_shares_by_systemtap_too() -> Result<()> {
         "{said}"
     );
     within(SAFE, || unloaded(guest)).context("after it")?;
+    let (asked, came) = fleet.last_reports(0);
+    eprintln!("{came} of {asked} last reports came before the end");
+    ensure!(asked == 2 && came > 0, "{came} of {asked}");
     guest.check_kernel()
 }
 

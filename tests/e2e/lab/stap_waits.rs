@@ -109,6 +109,9 @@ fn time_asleep_is_where_the_program_sleeps() -> Result<()> {
     drop(target);
     stap_events::bytes_and_waits_are_where_the_program_has_them(&fleet, &traffic, &modules)?;
     stap_events::memory_stays_where_the_program_keeps_it(&fleet, &leaks, &alloc)?;
+    let (asked, came) = fleet.last_reports(0);
+    eprintln!("{came} of {asked} last reports came before the end");
+    ensure!(asked == 4 && came > 0, "{came} of {asked}");
     guest.check_kernel()
 }
 

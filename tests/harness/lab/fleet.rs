@@ -80,6 +80,8 @@ impl LabFleet {
         let listen = format!("{AGENT_ADDRESS}:{AGENT_PORT}");
         let (tls, policy) = (format!("{FOLDER}/tls"), format!("{FOLDER}/policy.yaml"));
         let agent = guest.start(&[
+            "/usr/bin/env",
+            "FLEETFLAME_LOG=debug",
             "/usr/bin/fleetflame-agent",
             "run",
             "--listen",
@@ -95,6 +97,14 @@ impl LabFleet {
             .wait_for_line(LISTENING, SOON)
             .with_context(|| format!("the agent of {}", guest.name))?;
         Ok(agent)
+    }
+
+    /// How many modules the agent of a guest asked for their last report, and how many of these came in time.
+    pub fn last_reports(&self, number: usize) -> (usize, usize) {
+        let said = self.agents[number].stderr();
+        let asked = said.lines().filter(|line| line.contains("the last report"));
+        let came = asked.clone().filter(|line| line.contains("came=true"));
+        (asked.count(), came.count())
     }
 
     /// Waits until the agent of a guest answers a coordinator. One that was just started, on an emulated processor, has
