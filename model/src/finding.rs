@@ -174,7 +174,7 @@ finding_codes! {
     TargetReloaded, "target-reloaded", Warning, "The gateway was reloaded during the capture; old and new workers are both in the result.",
         "Compare by generation, or capture again without a reload.";
     RequestsUnknown, "requests-unknown", Note, "The gateway's requests could not be counted, so there is no cost per request.",
-        "Nothing to do for shares and CPU time; for a cost per request, use an nginx with its stub_status module and give the agent CAP_SYS_PTRACE.";
+        "Nothing to do for shares and CPU time; for a cost per request, use an nginx with its stub_status module and give the agent CAP_SYS_PTRACE, or name the gateway's page in the policy (requests_url).";
     RequestPaths, "request-paths", Note, "Stacks stand above the paths of the requests that they were taken in.",
         "Compare paths by `fleetflame top --by uri`; timers, filters in C and what nginx does before Lua runs have no path.";
     TargetFile, "target-file", Warning, "A file mapped by the target could not be used for names or unwinding.",

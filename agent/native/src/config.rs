@@ -26,6 +26,8 @@ pub struct NativeConfig {
     pub stack_extension_bytes: u32,
     /// Bytes for rings and stack copies on the whole host.
     pub memory_budget_bytes: u64,
+    /// Whether requests of gateways are counted by their memory.
+    pub count_requests: bool,
     /// Whether the target may be stopped where nothing else is permitted.
     pub allow_ptrace: bool,
     /// Which processes; a process that any of them matches is a target.
@@ -46,6 +48,7 @@ impl Default for NativeConfig {
             stack_copy_bytes: 16 << 10,
             stack_extension_bytes: 256 << 10,
             memory_budget_bytes: 64 << 20,
+            count_requests: true,
             allow_ptrace: false,
             targets: Vec::new(),
             pick: Pick::All,

@@ -338,6 +338,7 @@ impl Scanner {
     fn say_unless_counted(&self) {
         let mut registry = lock(&self.registry);
         if let Some(why) = self.requests.why_uncounted()
+            && self.config.count_requests
             && registry.has_gateway()
         {
             registry.note(Finding::new(FindingCode::RequestsUnknown, why));
@@ -350,8 +351,12 @@ impl Scanner {
         let before = std::mem::replace(&mut self.metered_ns, now).max(start);
         let middle = before + now.saturating_sub(before) / 2;
         let bin = u32::try_from(middle.saturating_sub(start) / SECOND_NS).unwrap_or(0);
-        let sources = lock(&self.shared.requests).clone();
-        let requests = self.requests.read(&sources);
+        let requests = if self.config.count_requests {
+            let sources = lock(&self.shared.requests).clone();
+            self.requests.read(&sources)
+        } else {
+            0
+        };
         if requests > 0 {
             let mut recorder = lock(&self.recorder);
             recorder.count(CounterSource::Host, bin, CounterKind::Requests, requests);

@@ -9,6 +9,7 @@ mod perf;
 mod program;
 mod simulated;
 mod stap;
+mod status_page;
 mod task;
 
 pub use native::NativeEngine;
@@ -132,6 +133,7 @@ impl EngineRoom {
             EngineChoice::Native => Box::new(NativeEngine::new(
                 Arc::clone(&recorder),
                 policy.allow_ptrace,
+                policy.requests_url.is_none(),
             )),
             EngineChoice::Simulated => Box::new(SimulatedEngine::new(
                 Arc::clone(&recorder),
@@ -159,6 +161,15 @@ impl EngineRoom {
                 let said = format!("engine {} is not part of this version", order.engine);
                 return Err(Finding::new(FindingCode::EngineUnavailable, said));
             }
+        };
+        let engine: Box<dyn Engine> = match &policy.requests_url {
+            Some(page) => Box::new(status_page::WithStatusPage::new(
+                engine,
+                page.clone(),
+                Arc::clone(&recorder),
+                Arc::clone(&self.clock),
+            )),
+            None => engine,
         };
         Ok((engine, recorder))
     }

@@ -19,16 +19,18 @@ pub(super) const PROBES: [Probe; 3] = [Probe::OnCpu, Probe::OffCpu, Probe::Lua];
 pub struct NativeEngine {
     recorder: SharedRecorder,
     allow_ptrace: bool,
+    counts_requests: bool,
     sampler: Option<Sampler>,
 }
 
 impl NativeEngine {
-    /// An engine that fills `recorder`.
+    /// An engine that fills `recorder`; with the requests of gateways by their memory, where nobody else counts them.
     #[must_use]
-    pub fn new(recorder: SharedRecorder, allow_ptrace: bool) -> Self {
+    pub fn new(recorder: SharedRecorder, allow_ptrace: bool, counts_requests: bool) -> Self {
         Self {
             recorder,
             allow_ptrace,
+            counts_requests,
             sampler: None,
         }
     }
@@ -47,7 +49,8 @@ impl Engine for NativeEngine {
                 );
                 return Err(vec![Finding::new(FindingCode::EngineUnavailable, said)]);
             }
-            let config = config(order, self.allow_ptrace).map_err(|f| vec![f])?;
+            let mut config = config(order, self.allow_ptrace).map_err(|f| vec![f])?;
+            config.count_requests = self.counts_requests;
             let recorder = std::sync::Arc::clone(&self.recorder);
             let armed = tokio::task::spawn_blocking(move || Sampler::arm(config, recorder)).await;
             match armed {

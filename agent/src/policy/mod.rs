@@ -4,8 +4,10 @@
 //! change.
 
 mod file;
+mod status_page;
 
 pub use file::{DEFAULT_PATH, load};
+pub use status_page::StatusPage;
 
 use crate::stapxx::hash_of;
 use model::job::{EngineChoice, Pick, Probe, Target};
@@ -38,6 +40,9 @@ pub struct Policy {
     pub allow_ptrace: bool,
     /// Whether the paths of requests may be read, without their queries, and without what looks like a number or a key.
     pub request_paths: bool,
+    /// Page on this machine's loopback that says how many requests the gateway has served; asked each second in place of its
+    /// memory.
+    pub requests_url: Option<StatusPage>,
     /// Folder of a runtime for `stap -R`, in place of SystemTap's own: the way out where a distribution's stap does not
     /// fit its kernel. Its code becomes part of kernel modules, so only the host's owner may name one.
     pub stap_runtime: Option<PathBuf>,
@@ -87,6 +92,7 @@ impl Default for Policy {
             targets: vec![Nginx, Pid, Exe, Cmd, Unit, Container],
             allow_ptrace: false,
             request_paths: false,
+            requests_url: None,
             stap_runtime: None,
             allow_stap_unguarded: false,
             cpu_pct_max: 20,
@@ -238,6 +244,9 @@ impl Policy {
             (self.request_paths, ", paths of requests allowed"),
         ] {
             line.push_str(if is_allowed { what } else { "" });
+        }
+        if let Some(page) = &self.requests_url {
+            line.push_str(&format!(", requests by {page}"));
         }
         line
     }

@@ -1,7 +1,7 @@
 //! Requests are counted beside the stacks: as many as the load generator made.
 //!
-//! In: nginx under wrk's bounded load, the master and its workers as targets. Out: the counters of the
-//! run. Never: a request counted once for each worker.
+//! In: nginx under wrk's bounded load, the master and its workers as targets; its memory, or its page. Out: the counters of the
+//! run. Never: a request counted once for each worker, or twice because both tell.
 
 use std::time::Duration;
 
@@ -18,12 +18,27 @@ const CONNECTIONS: u32 = 4;
 
 #[test]
 fn the_run_has_as_many_requests_as_the_load_generator_made() -> Result<()> {
+    as_many_as_were_made(|_| POLICY.to_owned())
+}
+
+#[test]
+fn where_the_policy_names_the_gateways_page_that_is_read() -> Result<()> {
+    as_many_as_were_made(|gateway| {
+        format!(
+            "{POLICY}requests_url: http://{}/status\n",
+            gateway.address()
+        )
+    })
+}
+
+fn as_many_as_were_made(policy: impl FnOnce(&Gateway<'_>) -> String) -> Result<()> {
     let _turn = turn();
     let gateway = Gateway::start(GatewayPlace::Here)?;
+    let policy = policy(&gateway);
     let mut targets = vec![gateway.master()];
     targets.extend(gateway.worker_pids());
     let targets: Vec<String> = targets.iter().map(|pid| format!("'pid:{pid}'")).collect();
-    let stage = Stage::with_job(POLICY, &format!("targets: [{}]", targets.join(", ")))?;
+    let stage = Stage::with_job(&policy, &format!("targets: [{}]", targets.join(", ")))?;
     let mut capture = Child::spawn(stage.capture(&["--duration", "14s"])?)?;
     // Not for samples: a gateway without load has none. The start lies less than 3 s behind this word.
     capture.wait_for_stdout("\"event\":\"starting\"", CAPTURE)?;

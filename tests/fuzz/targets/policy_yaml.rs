@@ -29,6 +29,8 @@ fuzz_target!(|data: &[u8]| {
             assert_eq!(policy.version, 1);
             assert!(!policy.engines.contains(&EngineChoice::Auto));
             assert!(!policy.describe().is_empty());
+            let page = policy.requests_url.as_ref();
+            assert!(page.is_none_or(|page| page.address.ip().is_loopback()));
         }
         Err(why) => assert!(!why.is_empty()),
     }

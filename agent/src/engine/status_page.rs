@@ -1,0 +1,235 @@
+//! Requests by the gateway's own page, where the host's policy names one: beside any engine, for gateways whose memory does not
+//! tell (a build without stub_status in the executable, an engine that reads no memory, a missing right).
+//!
+//! In: a page on this machine, read at the start, every second and at the end. Out: requests of each second, of the whole host.
+//! Never: a redirect that is followed, a page without bounds of size and time, its own requests counted.
+
+use super::task::lock;
+use super::{BoxFuture, Engine, Poll, SharedRecorder, Stopped};
+use crate::clock::Clock;
+use crate::policy::StatusPage;
+use http_body_util::{BodyExt as _, Empty, Limited};
+use hyper::body::Bytes;
+use hyper::header::{CONNECTION, HOST, USER_AGENT};
+use hyper_util::rt::TokioIo;
+use model::profile::{CounterKind, CounterSource};
+use model::{CaptureOrder, Finding, FindingCode};
+use std::time::Duration;
+use tokio::net::TcpStream;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tokio_util::task::AbortOnDropHandle;
+
+const SECOND: Duration = Duration::from_secs(1);
+/// One reading; a page of a gateway that is so busy has no number in time.
+const READING_MAX: Duration = Duration::from_millis(800);
+/// Kong's page has some hundred bytes for each worker.
+const PAGE_BYTES_MAX: usize = 256 << 10;
+
+/// An engine, and the requests beside its stacks.
+pub(super) struct WithStatusPage {
+    engine: Box<dyn Engine>,
+    page: StatusPage,
+    recorder: SharedRecorder,
+    clock: Clock,
+    counting: Option<(oneshot::Sender<()>, JoinHandle<Counted>)>,
+}
+
+/// What readings came to.
+#[derive(Debug, Default)]
+struct Counted {
+    /// What the page said last, and when it was asked.
+    last: Option<(u64, u64)>,
+    /// A difference was taken.
+    is_counted: bool,
+    /// Why the last reading that failed did.
+    why: Option<String>,
+}
+
+impl WithStatusPage {
+    pub(super) fn new(
+        engine: Box<dyn Engine>,
+        page: StatusPage,
+        recorder: SharedRecorder,
+        clock: Clock,
+    ) -> Self {
+        Self {
+            engine,
+            page,
+            recorder,
+            clock,
+            counting: None,
+        }
+    }
+}
+
+impl Engine for WithStatusPage {
+    fn arm<'a>(
+        &'a mut self,
+        order: &'a CaptureOrder,
+    ) -> BoxFuture<'a, Result<Vec<Finding>, Vec<Finding>>> {
+        self.engine.arm(order)
+    }
+
+    fn start(&mut self, start_mono_ns: u64) {
+        self.engine.start(start_mono_ns);
+        let (end, ended) = oneshot::channel();
+        let reader = Reader {
+            page: self.page.clone(),
+            recorder: self.recorder.clone(),
+            clock: self.clock.clone(),
+            start_ns: start_mono_ns,
+        };
+        self.counting = Some((end, tokio::spawn(reader.count(ended))));
+    }
+
+    fn poll(&mut self, now_ns: u64) -> Poll {
+        self.engine.poll(now_ns)
+    }
+
+    fn stop(&mut self, now_ns: u64) -> BoxFuture<'_, Stopped> {
+        Box::pin(async move {
+            let counted = self.counting.take().map(|(end, counting)| {
+                // Gone only where it has panicked.
+                let _ = end.send(());
+                counting
+            });
+            let counted = async {
+                match counted {
+                    Some(counting) => counting.await.ok(),
+                    None => None,
+                }
+            };
+            // Beside each other: the engine's end has a bound of its own.
+            let (mut stopped, counted) = tokio::join!(self.engine.stop(now_ns), counted);
+            if let Some(counted) = counted.filter(|c| !c.is_counted) {
+                let why = counted.why.unwrap_or_else(|| "read only once".to_owned());
+                let said = format!("{}: {why}", self.page);
+                stopped
+                    .findings
+                    .push(Finding::new(FindingCode::RequestsUnknown, said));
+            }
+            stopped
+        })
+    }
+}
+
+impl Drop for WithStatusPage {
+    fn drop(&mut self) {
+        if let Some((_, counting)) = &self.counting {
+            counting.abort();
+        }
+    }
+}
+
+struct Reader {
+    page: StatusPage,
+    recorder: SharedRecorder,
+    clock: Clock,
+    start_ns: u64,
+}
+
+impl Reader {
+    async fn count(self, mut ended: oneshot::Receiver<()>) -> Counted {
+        let mut counted = Counted::default();
+        let left = |at_ns: u64| Duration::from_nanos(at_ns.saturating_sub(self.clock.now_ns()));
+        let mut next_ns = self.start_ns;
+        loop {
+            let is_last = tokio::select! {
+                () = tokio::time::sleep(left(next_ns)) => false,
+                _ = &mut ended => true,
+            };
+            let now_ns = self.clock.now_ns();
+            // Ended before it began.
+            if is_last && now_ns < self.start_ns {
+                return counted;
+            }
+            let read = read(&self.page).await;
+            let told = counted.take(read, now_ns);
+            if let Some((requests, middle_ns)) = told {
+                let second = middle_ns.saturating_sub(self.start_ns) / 1_000_000_000;
+                let bin = u32::try_from(second).unwrap_or(0);
+                let (source, kind) = (CounterSource::Host, CounterKind::Requests);
+                lock(&self.recorder).count(source, bin, kind, requests);
+            }
+            if is_last {
+                return counted;
+            }
+            let second_ns = u64::try_from(SECOND.as_nanos()).unwrap_or(u64::MAX);
+            next_ns = next_ns.saturating_add(second_ns).max(self.clock.now_ns());
+        }
+    }
+}
+
+impl Counted {
+    /// One reading, asked for at `now_ns`: requests since the last one, and the middle of that time.
+    fn take(&mut self, read: Result<u64, String>, now_ns: u64) -> Option<(u64, u64)> {
+        match read {
+            Ok(total) => {
+                let (before, at_ns) = self.last.replace((total, now_ns))?;
+                self.is_counted = true;
+                // This reading is a request too. A gateway that was started anew begins at 0.
+                let since = total.saturating_sub(before).saturating_sub(1);
+                (since > 0).then_some((since, at_ns + now_ns.saturating_sub(at_ns) / 2))
+            }
+            Err(why) => {
+                self.why = Some(why);
+                None
+            }
+        }
+    }
+}
+
+/// What the page says, in bounded time.
+async fn read(page: &StatusPage) -> Result<u64, String> {
+    match tokio::time::timeout(READING_MAX, get(page)).await {
+        Ok(body) => requests(&body?).ok_or_else(|| {
+            "is neither nginx's stub_status nor Kong's /status: no number of requests".to_owned()
+        }),
+        Err(_) => Err(format!("no answer within {} ms", READING_MAX.as_millis())),
+    }
+}
+
+async fn get(page: &StatusPage) -> Result<Bytes, String> {
+    let stream = TcpStream::connect(page.address)
+        .await
+        .map_err(|e| e.to_string())?;
+    let (mut sender, link) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+        .await
+        .map_err(|e| e.to_string())?;
+    let _link = AbortOnDropHandle::new(tokio::spawn(link));
+    let request = hyper::Request::get(&page.path)
+        .header(HOST, &page.host)
+        .header(CONNECTION, "close")
+        .header(USER_AGENT, "fleetflame-agent")
+        .body(Empty::<Bytes>::new())
+        .map_err(|e| e.to_string())?;
+    let answer = sender
+        .send_request(request)
+        .await
+        .map_err(|e| e.to_string())?;
+    if answer.status() != hyper::StatusCode::OK {
+        return Err(format!("answers {}", answer.status()));
+    }
+    let body = Limited::new(answer.into_body(), PAGE_BYTES_MAX)
+        .collect()
+        .await
+        .map_err(|e| e.to_string())?;
+    Ok(body.to_bytes())
+}
+
+/// The number of requests on a page: `server.total_requests` of Kong's JSON, else the third number of stub_status's third
+/// line, which stands below a line that ends in `requests`.
+fn requests(page: &[u8]) -> Option<u64> {
+    if let Ok(json) = serde_json::from_slice::<serde_json::Value>(page) {
+        return json.pointer("/server/total_requests")?.as_u64();
+    }
+    let text = std::str::from_utf8(page).ok()?;
+    let mut lines = text.lines().map(str::trim);
+    lines.find(|line| line.starts_with("server accepts handled requests"))?;
+    lines.next()?.split_ascii_whitespace().nth(2)?.parse().ok()
+}
+
+#[cfg(test)]
+#[path = "status_page_tests.rs"]
+mod tests;
