@@ -1,8 +1,9 @@
 //! Requests by the gateway's own page, where the host's policy names one: beside any engine, for gateways whose memory does not
 //! tell (a build without stub_status in the executable, an engine that reads no memory, a missing right).
 //!
-//! In: a page on this machine, read at the start, every second and at the end. Out: requests of each second, of the whole host.
-//! Never: a redirect that is followed, a page without bounds of size and time, its own requests counted.
+//! In: a page on this machine, read at the start, every second and at the end. Out: requests of each second, of the whole host,
+//! once a process of a gateway is captured. Never: a redirect that is followed, a page without bounds of size and time, its own
+//! readings counted, requests beside stacks of something else than a gateway.
 
 use super::task::lock;
 use super::{BoxFuture, Engine, Poll, SharedRecorder, Stopped};
@@ -14,13 +15,16 @@ use hyper::header::{CONNECTION, HOST, USER_AGENT};
 use hyper_util::rt::TokioIo;
 use model::profile::{CounterKind, CounterSource};
 use model::{CaptureOrder, Finding, FindingCode};
+use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio_util::task::AbortOnDropHandle;
 
-const SECOND: Duration = Duration::from_secs(1);
+const SECOND_NS: u64 = 1_000_000_000;
+/// Seconds over which requests are spread: no capture lasts longer.
+const PARTS_MAX: u64 = 3_600;
 /// One reading; a page of a gateway that is so busy has no number in time.
 const READING_MAX: Duration = Duration::from_millis(800);
 /// Kong's page has some hundred bytes for each worker.
@@ -40,10 +44,16 @@ pub(super) struct WithStatusPage {
 struct Counted {
     /// What the page said last, and when it was asked.
     last: Option<(u64, u64)>,
+    /// Readings since then, each of which is a request too.
+    own: u64,
     /// A difference was taken.
     is_counted: bool,
     /// Why the last reading that failed did.
     why: Option<String>,
+    /// Requests by the second, for which no gateway was seen yet.
+    held: BTreeMap<u32, u64>,
+    /// A process of a gateway is captured.
+    has_gateway: bool,
 }
 
 impl WithStatusPage {
@@ -102,7 +112,7 @@ impl Engine for WithStatusPage {
             };
             // Beside each other: the engine's end has a bound of its own.
             let (mut stopped, counted) = tokio::join!(self.engine.stop(now_ns), counted);
-            if let Some(counted) = counted.filter(|c| !c.is_counted) {
+            if let Some(counted) = counted.filter(|c| c.has_gateway && !c.is_counted) {
                 let why = counted.why.unwrap_or_else(|| "read only once".to_owned());
                 let said = format!("{}: {why}", self.page);
                 stopped
@@ -145,36 +155,52 @@ impl Reader {
                 return counted;
             }
             let read = read(&self.page).await;
-            let told = counted.take(read, now_ns);
-            if let Some((requests, middle_ns)) = told {
-                let second = middle_ns.saturating_sub(self.start_ns) / 1_000_000_000;
-                let bin = u32::try_from(second).unwrap_or(0);
-                let (source, kind) = (CounterSource::Host, CounterKind::Requests);
-                lock(&self.recorder).count(source, bin, kind, requests);
+            counted.take(read, now_ns.saturating_sub(self.start_ns));
+            let mut recorder = lock(&self.recorder);
+            counted.has_gateway =
+                counted.has_gateway || recorder.has_role(|role| role.starts_with("nginx: "));
+            if counted.has_gateway {
+                for (bin, requests) in std::mem::take(&mut counted.held) {
+                    recorder.count(CounterSource::Host, bin, CounterKind::Requests, requests);
+                }
             }
+            drop(recorder);
             if is_last {
                 return counted;
             }
-            let second_ns = u64::try_from(SECOND.as_nanos()).unwrap_or(u64::MAX);
-            next_ns = next_ns.saturating_add(second_ns).max(self.clock.now_ns());
+            next_ns = next_ns.saturating_add(SECOND_NS).max(self.clock.now_ns());
         }
     }
 }
 
 impl Counted {
-    /// One reading, asked for at `now_ns`: requests since the last one, and the middle of that time.
-    fn take(&mut self, read: Result<u64, String>, now_ns: u64) -> Option<(u64, u64)> {
-        match read {
-            Ok(total) => {
-                let (before, at_ns) = self.last.replace((total, now_ns))?;
-                self.is_counted = true;
-                // This reading is a request too. A gateway that was started anew begins at 0.
-                let since = total.saturating_sub(before).saturating_sub(1);
-                (since > 0).then_some((since, at_ns + now_ns.saturating_sub(at_ns) / 2))
-            }
+    /// One reading, asked for so long after the start: requests since the last one, spread over the seconds since then.
+    fn take(&mut self, read: Result<u64, String>, now_ns: u64) {
+        self.own += 1;
+        let total = match read {
+            Ok(total) => total,
             Err(why) => {
                 self.why = Some(why);
-                None
+                return;
+            }
+        };
+        let own = std::mem::take(&mut self.own);
+        let Some((before, at_ns)) = self.last.replace((total, now_ns)) else {
+            return;
+        };
+        self.is_counted = true;
+        // A gateway that was started anew begins at 0.
+        let since = total.saturating_sub(before).saturating_sub(own);
+        let passed_ns = now_ns.saturating_sub(at_ns);
+        let parts = (passed_ns.saturating_add(SECOND_NS / 2) / SECOND_NS).clamp(1, PARTS_MAX);
+        for part in 0..parts {
+            // What cannot be divided is in the first ones.
+            let share = since / parts + u64::from(part < since % parts);
+            let middle_ns = at_ns + (passed_ns / (2 * parts)) * (2 * part + 1);
+            let bin = u32::try_from(middle_ns / SECOND_NS).unwrap_or(u32::MAX);
+            if share > 0 {
+                let held = self.held.entry(bin).or_default();
+                *held = held.saturating_add(share);
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::clock::SystemClock;
-use model::profile::{Measure, Recorder, RecorderLimits};
+use model::profile::{Measure, Process, Recorder, RecorderLimits, Series};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
@@ -57,11 +57,23 @@ fn ok(body: &str) -> String {
     )
 }
 
-/// What a capture of some time counts in all, and what it finds.
+/// What a capture of a gateway for some time counts in all, and what it finds.
 async fn capture(page: StatusPage, time: Duration) -> (u64, Vec<Finding>) {
+    capture_of("nginx: worker", page, time).await
+}
+
+async fn capture_of(role: &str, page: StatusPage, time: Duration) -> (u64, Vec<Finding>) {
     let limits = RecorderLimits::default();
     let measure = Measure::of(model::job::Probe::OnCpu, None);
-    let recorder = Arc::new(Mutex::new(Recorder::new("h", measure, limits)));
+    let mut recorder = Recorder::new("h", measure, limits);
+    recorder.series(&Series {
+        process: Process {
+            role: role.to_owned(),
+            ..Process::default()
+        },
+        ..Series::default()
+    });
+    let recorder = Arc::new(Mutex::new(recorder));
     let clock: Clock = Arc::new(SystemClock);
     let start_ns = clock.now_ns();
     let mut engine = WithStatusPage::new(Box::new(Idle), page, recorder.clone(), clock);
@@ -91,13 +103,43 @@ async fn what_others_asked_is_counted_and_its_own_readings_are_not() {
 }
 
 #[tokio::test]
-async fn a_gateway_that_began_anew_counts_from_its_next_reading_on() {
+async fn what_is_no_gateway_has_no_requests() {
+    let page = serve(|number| ok(&STUB.replace("TOTAL", &(number * 8).to_string()))).await;
+    let none = capture_of("postgres", page, Duration::from_millis(1_200)).await;
+    assert_eq!(none, (0, Vec::new()));
+    let page = serve(|_| String::new()).await;
+    let none = capture_of("postgres", page, Duration::from_millis(50)).await;
+    assert_eq!(none, (0, Vec::new()));
+}
+
+#[test]
+fn a_gateway_that_began_anew_counts_from_its_next_reading_on() {
     let mut counted = Counted::default();
-    assert_eq!(counted.take(Ok(500), 0), None);
-    assert_eq!(counted.take(Err("refused".into()), 1_000), None);
-    assert_eq!(counted.take(Ok(20), 2_000), None);
-    assert_eq!(counted.take(Ok(31), 3_000), Some((10, 2_500)));
-    assert_eq!(counted.take(Ok(u64::MAX), 4_000).unwrap().1, 3_500);
+    let at = |tenths: u64| tenths * SECOND_NS / 10;
+    counted.take(Ok(500), 0);
+    counted.take(Ok(20), at(10));
+    assert!(counted.held.is_empty() && counted.is_counted);
+    counted.take(Ok(31), at(20));
+    assert_eq!(counted.held, BTreeMap::from([(1, 10)]));
+}
+
+#[test]
+fn requests_of_seconds_without_a_reading_are_spread_over_them() {
+    let mut counted = Counted::default();
+    let at = |tenths: u64| tenths * SECOND_NS / 10;
+    counted.take(Ok(100), 0);
+    counted.take(Err("busy".into()), at(10));
+    counted.take(Err("busy".into()), at(21));
+    // Three readings of its own, and eight by others.
+    counted.take(Ok(111), at(30));
+    assert_eq!(counted.held, BTreeMap::from([(0, 3), (1, 3), (2, 2)]));
+    counted.take(Ok(u64::MAX), u64::MAX / 2);
+    assert!(counted.held.len() <= 3 + PARTS_MAX as usize);
+    let sum: u64 = counted
+        .held
+        .values()
+        .fold(0, |sum, n| sum.saturating_add(*n));
+    assert!(sum >= u64::MAX - 120, "{sum}");
 }
 
 #[tokio::test]

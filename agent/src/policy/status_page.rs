@@ -1,6 +1,7 @@
 //! Where a gateway on this machine says how many requests it has served. Pure.
 //!
-//! In: the policy's words. Out: an address and a path. Never: another machine, a name that has to be looked up, credentials.
+//! In: the policy's words. Out: an address and a path. Never: another machine, a name that has to be looked up, credentials, a
+//! character that a request's line does not have.
 
 use serde::Deserialize;
 use std::fmt;
@@ -29,27 +30,29 @@ impl TryFrom<String> for StatusPage {
         let wrong = |why: &str| format!("requests_url: {url:?} {why}; {form}");
         let rest = url.strip_prefix("http://");
         let rest = rest.ok_or_else(|| wrong("does not begin with http://"))?;
-        let is_visible = |b: u8| b.is_ascii_graphic() && b != b'#';
-        if url.len() > URL_BYTES_MAX || !url.bytes().all(is_visible) {
+        // RFC 3986, without fragments.
+        let is_of_a_url =
+            |b: u8| b.is_ascii_alphanumeric() || b"-._~:/?[]@!$&'()*+,;=%".contains(&b);
+        if url.len() > URL_BYTES_MAX || !url.bytes().all(is_of_a_url) {
             return Err(wrong("is too long, or has characters that no request has"));
         }
         let (host, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
         let (name, port) = match host.rsplit_once(':') {
             // What is in brackets has colons of its own.
             Some((name, port)) if !port.ends_with(']') => {
-                let port: u16 = port.parse().map_err(|_| wrong("has no such port"))?;
-                (name, port)
+                let digits = port.bytes().all(|b| b.is_ascii_digit());
+                let port = port.parse().ok().filter(|_| digits);
+                (name, port.ok_or_else(|| wrong("has no such port"))?)
             }
             _ => (host, 80),
         };
         let bare = name.strip_prefix('[').and_then(|n| n.strip_suffix(']'));
-        let ip = match name {
-            "localhost" => IpAddr::V4(Ipv4Addr::LOCALHOST),
-            _ => bare
-                .unwrap_or(name)
-                .parse()
-                .map_err(|_| wrong("names its host by neither number nor localhost"))?,
+        let ip = match (name, bare) {
+            ("localhost", _) => Ok(IpAddr::V4(Ipv4Addr::LOCALHOST)),
+            (_, Some(bare)) => bare.parse().map(IpAddr::V6),
+            _ => name.parse().map(IpAddr::V4),
         };
+        let ip = ip.map_err(|_| wrong("names its host by neither number nor localhost"))?;
         if !ip.is_loopback() || port == 0 {
             return Err(wrong("is not on this machine's loopback"));
         }
@@ -64,7 +67,9 @@ impl TryFrom<String> for StatusPage {
 
 impl fmt::Display for StatusPage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "http://{}{}", self.host, self.path)
+        // What is behind a question mark may be nobody else's business.
+        let path = self.path.split('?').next().unwrap_or_default();
+        write!(f, "http://{}{path}", self.host)
     }
 }
 
@@ -93,6 +98,8 @@ mod tests {
         }
         let url = "http://127.0.0.1:8001/status";
         assert_eq!(page(url).unwrap().to_string(), url);
+        let secret = page(&format!("{url}?token=abc")).unwrap();
+        assert_eq!(secret.to_string(), url);
     }
 
     #[test]
@@ -107,6 +114,10 @@ mod tests {
             "http://user:word@127.0.0.1/",
             "http://127.0.0.1:0/",
             "http://127.0.0.1:99999/",
+            "http://127.0.0.1:+80/",
+            "http://[127.0.0.1]/",
+            "http://::1:80/",
+            "http://127.0.0.1/a|b",
             "http://[::ffff:10.0.0.1]/",
             "http://127.0.0.1/a b",
             "http://127.0.0.1/\r\nHost: x",
@@ -120,7 +131,20 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_is_written_only_this_machine_is_asked(url in "http://[0-9a-z.:@\\[\\]/?#]{0,40}") {
+        fn of_all_addresses_those_of_this_machine_are_asked(
+            ip in prop_oneof![any::<IpAddr>(), any::<[u8; 3]>().prop_map(|[a, b, c]| IpAddr::from([127, a, b, c]))],
+            port in 1..=u16::MAX,
+            path in "/[a-z%?=]{0,9}",
+        ) {
+            let address = SocketAddr::new(ip, port);
+            match page(&format!("http://{address}{path}")) {
+                Ok(page) => prop_assert_eq!((page.address, page.path), (address, path)),
+                Err(_) => prop_assert!(!ip.is_loopback()),
+            }
+        }
+
+        #[test]
+        fn whatever_is_written_only_this_machine_is_asked(url in "http://(127|[0-9:.]){1,3}[0-9a-z.:@\\[\\]/?#]{0,9}") {
             if let Ok(page) = page(&url) {
                 prop_assert!(page.address.ip().is_loopback());
                 prop_assert!(page.path.starts_with('/'));

@@ -147,6 +147,13 @@ impl Recorder {
         self.series.intern(&Series { process, ..joined })
     }
 
+    /// Whether there is a series of a process in such a role.
+    #[must_use]
+    pub fn has_role(&self, is_meant: impl Fn(&str) -> bool) -> bool {
+        let mut series = self.series.as_slice().iter();
+        series.any(|series| is_meant(&series.process.role))
+    }
+
     /// Adds one stack, root first.
     pub fn add_stack(
         &mut self,

@@ -2,12 +2,14 @@
 //!
 //! In: the lab of the harness. Out: what SystemTap does there. Never: a module in this machine's own kernel.
 
+mod by_hand;
 mod examples;
 mod fleet_in_guests;
 mod gateway_worker;
 mod guests;
 mod reader_ends;
 mod sampled;
+mod script_ends;
 mod stap_distinct;
 mod stap_ends;
 mod stap_engine;

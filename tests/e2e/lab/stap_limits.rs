@@ -16,15 +16,14 @@ use fleetflame_agent::engine::stap_meaning;
 use fleetflame_tests::lab::agent_module::libc;
 use fleetflame_tests::lab::case::Case;
 use fleetflame_tests::lab::fleet::LabFleet;
-use fleetflame_tests::lab::{Kit, MODULES, build_module, install_module};
+use fleetflame_tests::lab::{Kit, build_module, install_module};
 use fleetflame_tests::{Build, Guest, GuestSetup, Workload};
 use model::FindingCode as Code;
 use model::format::ffz::Want;
 use model::profile::Profile;
-use nix::sys::signal::Signal;
 
 use crate::stap_engine::{CAPTURE, POLICY, SAFE, unloaded};
-use crate::within;
+use crate::{by_hand, within};
 
 /// Cases of `tests/lab/cases`, how staprun ends, and what that means.
 const STOCK: [(&str, i32, Code); 6] = [
@@ -119,47 +118,20 @@ fn period_ns(sample_hz: u64) -> u64 {
     1_000_000_000 / sample_hz
 }
 
-/// What a module has counted it prints when it is asked to, while its reader reads, and then no more at its end: SystemTap 4.6 to
-/// 5.1 may drop what is printed there.
+/// What a module has counted it prints when it is asked to, and no more at its end.
 fn the_last_report_comes_before_the_end(guest: &Guest, module: &Path, program: &str) -> Result<()> {
     let target = guest.start(&[program, "900", "6"])?;
     target.wait_for_line("ready", SAFE)?;
-    let file = module.file_name().context("a module has a name")?;
-    let path = format!("{MODULES}/{}", file.to_string_lossy());
-    let mut reader = guest.start(&["/usr/bin/staprun", &path])?;
-    reader.wait_for_line("ff1", SAFE)?;
-    let name = module.file_stem().context("a module has a name")?;
-    let words = format!("/proc/systemtap/{}", name.to_string_lossy());
-    let tell = |word: &str, to: &str| guest.sh(&format!("echo {word} > {words}/{to}"), SAFE);
-    tell(&format!("+{}", target.pid()?), "control")?;
-    tell("go", "control")?;
-    thread::sleep(Duration::from_secs(2));
-    tell("stop", "control")?;
-    tell("last", "last")?;
-    reader.wait_for_line("=", SAFE)?;
-    ensure!(reader.ended().is_none(), "it was not asked to end");
-    // A second time there is nothing to print.
-    tell("last", "last")?;
-    reader.signal(Signal::SIGINT)?;
-    let read = reader.finish(SAFE)?;
-    let output = read.stdout();
-    ensure!(read.status.success(), "{}: {}", read.status, read.stderr());
-    let counts: Vec<u64> = output
-        .lines()
-        .filter_map(|line| line.strip_prefix('+')?.split(' ').nth(1)?.parse().ok())
-        .collect();
-    let last: Vec<&str> = output.lines().filter(|l| l.starts_with('=')).collect();
-    let [last] = last[..] else {
-        anyhow::bail!("{last:?}");
-    };
-    let numbers: Vec<u64> = last[1..]
-        .split_whitespace()
-        .map(str::parse)
-        .collect::<Result<_, _>>()?;
-    let arrived = [counts.len() as u64, counts.iter().sum()];
+    let two_seconds = Duration::from_secs(2);
+    let printed = by_hand::count(guest, (module, &[]), target.pid()?, two_seconds)?;
+    let arrived = (
+        printed.rows.len() as u64,
+        printed.rows.iter().map(|row| row.count).sum(),
+    );
     ensure!(
-        numbers == arrived && counts.len() > 100,
-        "{numbers:?} printed, {arrived:?} arrived"
+        printed.last == arrived && arrived.0 > 100,
+        "{:?} printed, {arrived:?} arrived",
+        printed.last
     );
     Ok(())
 }

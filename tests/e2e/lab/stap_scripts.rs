@@ -18,7 +18,7 @@ use crate::examples::{
     BUILD, EXAMPLES, NGINX, TIME, build, build_all, build_command, example, hash, policy,
 };
 use crate::stap_engine::{CAPTURE, SAFE, unloaded};
-use crate::{samples, within};
+use crate::{samples, script_ends, within};
 
 /// The scripts end by themselves before.
 const JOB: &str = "engine: stap\nduration: 18s";
@@ -55,6 +55,13 @@ fn every_kind_of_output_of_scripts_built_here_comes_back_from_two_guests() -> Re
         Path::new(NGINX),
         &images,
     )?);
+    modules.push(build(
+        kit,
+        "syscall-rate.sxx",
+        &[script_ends::LONG],
+        Path::new(NGINX),
+        &[],
+    )?);
     for guest in &fleet.lab.guests {
         for module in &modules {
             install_module(guest, module)?;
@@ -85,6 +92,7 @@ fn every_kind_of_output_of_scripts_built_here_comes_back_from_two_guests() -> Re
     rates(&fleet, &workers)?;
     tables(&fleet, &workers)?;
     log_lines(&fleet, &workers)?;
+    script_ends::reader_killed(&fleet, &workers)?;
     // What works all the time would keep the others from it.
     drop(asking);
     stacks_of_the_gateway(&fleet, &workers)?;
@@ -368,16 +376,24 @@ fn capture_of(
     name: &str,
     more: &[&str],
 ) -> Result<Finished> {
-    let probe = format!("script:{}", example(script).display());
     let known = EXAMPLES.iter().find(|(name, _)| *name == script);
     let values = known.context("no such example")?.1;
+    begun(fleet, (script, values), targets, name, more)?.finish(CAPTURE)
+}
+
+pub(crate) fn begun(
+    fleet: &LabFleet,
+    (script, values): (&str, &[&str]),
+    targets: &[i32],
+    name: &str,
+    more: &[&str],
+) -> Result<Child> {
+    let probe = format!("script:{}", example(script).display());
     let arguments = values.iter().flat_map(|value| ["--arg", value]);
     let mut flags = vec!["--probe", &probe];
     flags.extend(arguments.chain(more.iter().copied()));
     let out = fleet.path(name);
-    fleet
-        .capture_with(JOB, targets, &out, &flags)?
-        .finish(CAPTURE)
+    fleet.capture_with(JOB, targets, &out, &flags)
 }
 
 /// A run that is whole, of guests that nothing is left in: its directory.
@@ -409,7 +425,8 @@ fn whole(fleet: &LabFleet, done: &Finished, name: &str) -> Result<PathBuf> {
     Ok(out)
 }
 
-fn printed(out: &Path, guest: &Guest) -> Result<String> {
+/// What a script printed on a guest, without its stacks.
+pub(crate) fn printed(out: &Path, guest: &Guest) -> Result<String> {
     let file = out.join(format!("hosts/{}.txt", guest.name));
     fs::read_to_string(&file).with_context(|| file.display().to_string())
 }

@@ -5,17 +5,17 @@
 //! kernel's frames and the program's own. Never: more time than the capture had.
 
 use std::fs;
+use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use fleetflame_tests::lab::fleet::LabFleet;
 use fleetflame_tests::lab::{Kit, build_module, install_module};
-use fleetflame_tests::{Build, GuestSetup, Workload};
+use fleetflame_tests::{Build, Guest, GuestSetup, Workload};
 
 use crate::stap_engine::{CAPTURE, POLICY, SAFE, unloaded};
-use crate::stap_events;
-use crate::within;
+use crate::{by_hand, stap_events, within};
 
 const DURATION: Duration = Duration::from_secs(8);
 /// Shorter waits are those of the emulated machine, not of the program.
@@ -106,6 +106,7 @@ fn time_asleep_is_where_the_program_sleeps() -> Result<()> {
         "{kernel} of {asleep} ns have the kernel's frames: {text}"
     );
     within(SAFE, || unloaded(guest)).context("after it")?;
+    one_in_four_stands_for_all(guest, &module, target.pid()?)?;
     drop(target);
     stap_events::bytes_and_waits_are_where_the_program_has_them(&fleet, &traffic, &modules)?;
     stap_events::memory_stays_where_the_program_keeps_it(&fleet, &leaks, &alloc)?;
@@ -118,4 +119,31 @@ fn time_asleep_is_where_the_program_sleeps() -> Result<()> {
 /// What fires on every event, a host's owner lists.
 fn policy() -> String {
     format!("{POLICY}probes: [off-cpu, vfs, lock, alloc]\n")
+}
+
+/// What the ladder does when there are too many waits: of twenty in a second five count, by chance, and four times their time is
+/// all of it.
+fn one_in_four_stands_for_all(guest: &Guest, module: &Path, pid: i32) -> Result<()> {
+    let module = (module, &["ff_one_in=4"][..]);
+    let printed = by_hand::count(guest, module, pid, DURATION)?;
+    let rows = || printed.rows.iter();
+    let counted: u64 = rows().filter(|row| !row.again).map(|row| row.count).sum();
+    let slept_ns: u64 = rows().map(|row| row.sum).sum();
+    let seen = format!("{counted} waits of {slept_ns} ns");
+    eprintln!("{seen}");
+    // 40 of 160, which chance makes 18 to 62; late wakes make fewer of them.
+    ensure!((12..=66).contains(&counted), "{seen}");
+    // Short and long sleeps alternate: every fourth wait would be always the same one.
+    let is_long = |row: &&by_hand::Row| row.sum / row.count.max(1) > 50_000_000;
+    let counted_rows = rows().filter(|row| !row.again);
+    let long: u64 = counted_rows.filter(is_long).map(|row| row.count).sum();
+    ensure!(
+        long * 6 > counted && (counted - long) * 6 > counted,
+        "{long} long ones of {seen}"
+    );
+    let share = 4.0 * slept_ns as f64 / DURATION.as_nanos() as f64;
+    ensure!((0.4..1.6).contains(&share), "{seen}");
+    let arrived: u64 = rows().map(|row| row.count).sum();
+    ensure!(printed.last.1 == arrived, "{seen}: {:?}", printed.last);
+    Ok(())
 }

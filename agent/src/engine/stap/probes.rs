@@ -11,6 +11,8 @@ const LINES: &str = include_str!("../../../probes/lines.stp");
 /// What all that count stacks end in.
 const REPORT: &str = include_str!("../../../probes/report.stp");
 
+/// Which samples, waits and events count.
+const CHANCE: &str = include_str!("../../../probes/chance.stp");
 /// The end of all that count or print.
 const LAST: &str = include_str!("../../../probes/last.stp");
 
@@ -172,7 +174,7 @@ impl BuiltIn {
     /// The whole script.
     pub(super) fn script(self) -> String {
         if self.copies {
-            return format!("{}\n{LAST}", self.text);
+            return format!("{CHANCE}\n{}\n{LAST}", self.text);
         }
         if self.heap {
             return format!("{LINES}\n{LOOK}\n{ARMED}\n{}\n{LAST}", self.text);
@@ -180,7 +182,7 @@ impl BuiltIn {
         if self.events {
             let targets = declared();
             return format!(
-                "{LINES}\n{REPORT}\n{LOOK}\n{ARMED}\n{targets}\n{EVENTS}\n{}\n{LAST}",
+                "{LINES}\n{REPORT}\n{LOOK}\n{ARMED}\n{targets}\n{CHANCE}\n{EVENTS}\n{}\n{LAST}",
                 self.text
             );
         }
@@ -189,7 +191,7 @@ impl BuiltIn {
             false => (NO_LOOK, NO_WAITS),
         };
         format!(
-            "{LINES}\n{REPORT}\n{look}\n{SLICES}\n{}\n{waits}\n{LAST}",
+            "{LINES}\n{REPORT}\n{look}\n{SLICES}\n{CHANCE}\n{}\n{waits}\n{LAST}",
             self.text
         )
     }

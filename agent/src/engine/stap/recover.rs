@@ -8,7 +8,7 @@ use super::last;
 use super::report::Account;
 use super::run::{self, Ear};
 use super::{command, tool};
-use crate::process::Processes;
+use crate::process::{Child, Processes};
 use model::{Finding, FindingCode};
 use std::io;
 use std::path::Path;
@@ -18,7 +18,7 @@ use std::time::Duration;
 /// Until the new reader has the module and hears a signal.
 const ATTACH: Duration = Duration::from_millis(1_500);
 /// From then until it has printed and unloaded.
-const END: Duration = Duration::from_millis(2_000);
+const END: Duration = Duration::from_millis(1_300);
 /// How often it is looked.
 const LOOK: Duration = Duration::from_millis(50);
 /// SIGINT in the signal masks of /proc/PID/status.
@@ -43,20 +43,23 @@ pub(super) async fn recover(
         Ok(read) => read,
         Err(e) => (Account::default(), format!("staprun -A: {e}\n")),
     };
+    let rows = format!("{} rows", account.rows);
+    Recovered {
+        account,
+        said,
+        finding: unloaded(staprun, name, &rows).await,
+    }
+}
+
+/// Unloads what is still there, and tells of it; `recovered` is how much of its output came.
+pub(super) async fn unloaded(staprun: &Path, name: &str, recovered: &str) -> Finding {
     let how = match unload(staprun, name).await {
         Ok(()) => "it was unloaded".to_owned(),
         Err(why) => format!("it could not be unloaded: {why}"),
     };
-    let told = format!(
-        "the reader of module {name} was killed; {} rows were recovered, and {how}",
-        account.rows
-    );
-    let finding = Finding::new(FindingCode::StapModuleLeft, told);
-    Recovered {
-        account,
-        said,
-        finding,
-    }
+    let told =
+        format!("the reader of module {name} was killed; {recovered} were recovered, and {how}");
+    Finding::new(FindingCode::StapModuleLeft, told)
 }
 
 /// Attaches to it, and ends it as if its reader were there.
@@ -68,22 +71,32 @@ async fn read_rest(
 ) -> io::Result<(Account, String)> {
     let argv = command::attach(staprun, name);
     let mut reader = run::start(processes, &argv, Arc::clone(ear)).await?;
+    let last_line = &reader.last;
+    end(reader.child, name, async {
+        last::ask(name, last_line, last::COMES_AGAIN).await;
+    })
+    .await;
+    let account = reader.account.await.unwrap_or_default();
+    Ok((account, reader.said.text().await))
+}
+
+/// Ends a module by its second reader, once that hears signals and `first` is done: it waits up to two seconds for messages that
+/// the first one has read.
+pub(super) async fn end(mut child: Child, name: &str, first: impl Future<Output = ()>) {
     let mut hears = false;
     for _ in 0..ATTACH.as_millis() / LOOK.as_millis() {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", reader.child.pid()));
+        let status = std::fs::read_to_string(format!("/proc/{}/status", child.pid()));
         hears = tool::is_used(name) && hears_interrupt(&status.unwrap_or_default());
-        if hears || reader.child.ended_within(LOOK).await.is_some() {
+        if hears || child.ended_within(LOOK).await.is_some() {
             break;
         }
     }
     if hears {
-        last::ask(name, &reader.last).await;
+        first.await;
     }
-    reader.child.interrupt();
-    let _ = reader.child.ended_within(END).await;
-    reader.child.kill().await;
-    let account = reader.account.await.unwrap_or_default();
-    Ok((account, reader.said.text().await))
+    child.interrupt();
+    let _ = child.ended_within(END).await;
+    child.kill().await;
 }
 
 /// Whether SIGINT is more than the process's end, by its /proc/PID/status (its line `SigCgt`).

@@ -1,7 +1,7 @@
 //! One loaded module and the program that reads it, from its start to its last line.
 //!
-//! In: a module's file. Out: stacks to an ear, what was said, how it ended. Never: a module left behind: SIGINT first,
-//! so that it prints what it has and unloads itself; and what is still loaded then is unloaded by name.
+//! In: a module's file. Out: stacks to an ear, what was said, how it ended. Never: a module left behind: it is asked for
+//! what it has, then SIGINT, so that it unloads itself; and what is still loaded then is unloaded by name.
 
 use super::command;
 use super::diagnose::{Diagnosis, Ending, ReportEnd, diagnose};
@@ -166,8 +166,9 @@ impl Run {
 
     /// Ends it: the module prints what it has, is unloaded, and all output is read.
     pub(super) async fn finish(mut self, processes: &Processes) -> Ended {
-        if !self.has_ended().await {
-            last::ask(&self.name, &self.reader.last).await;
+        let has_ended = self.has_ended().await;
+        if !has_ended {
+            last::ask(&self.name, &self.reader.last, last::COMES).await;
         }
         self.reader.child.interrupt();
         let status = self.reader.child.ended_within(END).await;
@@ -176,12 +177,16 @@ impl Run {
         let mut findings = Vec::new();
         let mut account = self.reader.account.await.unwrap_or_default();
         let mut text = self.reader.said.text().await;
-        if tool::is_loaded(&self.name) {
+        if tool::is_loaded(&self.name) && has_ended {
             // Its reader was killed: the module goes on, and has what was not read yet.
             let left = recover::recover(processes, &self.staprun, &self.name, &self.ear).await;
             account.add(left.account);
+            text.push_str("\n");
             text.push_str(&left.said);
             findings.push(left.finding);
+        } else if tool::is_loaded(&self.name) {
+            // We killed it, because it did not end: what hinders one reader hinders another, and time is up.
+            findings.push(recover::unloaded(&self.staprun, &self.name, "0 rows").await);
         }
         let report = match account.end {
             Some((_, printed)) => ReportEnd::Came {

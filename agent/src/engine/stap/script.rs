@@ -10,7 +10,9 @@ use super::build::{self, Builder};
 use super::capture::failed;
 use super::command::{self, BuildScript};
 use super::diagnose::{Ending, ReportEnd, conclude, diagnose};
+use super::last;
 use super::module::{self, require_closed};
+use super::recover;
 use super::run::{END, LOAD, Said};
 use super::script_bind::{Bound, bind, find};
 use super::script_loading::Loading;
@@ -27,6 +29,7 @@ use model::profile::{Process, Series};
 use model::script::PRINTED_BYTES_MAX;
 use model::{CaptureOrder, Finding, FindingCode};
 use native::TargetWatch;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
@@ -293,8 +296,12 @@ impl Ready {
             self.target,
             &module.parameters,
         );
+        self.start(&argv).await
+    }
+
+    async fn start(&self, argv: &[OsString]) -> std::io::Result<Child> {
         let stage = Stage {
-            argv: &argv,
+            argv,
             environment: &command::ENVIRONMENT,
             folder: Path::new("/"),
             stdin: Stdio::null(),
@@ -344,7 +351,9 @@ impl Ready {
         if tokio::time::timeout(REST, &mut reader).await.is_err() {
             reader.abort();
         }
-        let at_ms = self.stats.stopped_mono_ns.saturating_sub(start_ns) / 1_000_000;
+        let mut text = said.text().await;
+        let left = self.recover(start_ns, &mut text).await;
+        let at_ms = self.clock.now_ns().saturating_sub(start_ns) / 1_000_000;
         let (pieces, dropped) = lock(&self.output).end(at_ms);
         let ending = Ending {
             code,
@@ -352,13 +361,13 @@ impl Ready {
             // It is not known how many there were, so no ratio of what was skipped is told.
             samples: 0,
         };
-        let (_, mut findings) = conclude(&ending, diagnose(&said.text().await));
+        let (_, mut findings) = conclude(&ending, diagnose(&text));
+        findings.extend(left);
         self.stats.printed = pieces;
         if dropped > 0 {
             let said = format!("{dropped} bytes beyond the {PRINTED_BYTES_MAX} that are kept");
             findings.push(Finding::new(FindingCode::StapOutputCut, said));
         }
-        findings.extend(self.unload().await);
         findings
     }
 
@@ -383,22 +392,44 @@ impl Ready {
         }
     }
 
-    /// Unloads what is still there: staprun was killed.
-    async fn unload(&self) -> Option<Finding> {
-        if !tool::is_loaded(&self.module.name) {
+    /// Until a reader has read more than so many bytes, or there is nothing to read.
+    async fn more_than(&self, bytes: u64) {
+        let looks = last::COMES_AGAIN.as_millis() / LOOK.as_millis();
+        for _ in 0..looks {
+            if lock(&self.output).taken_bytes() > bytes {
+                return;
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    /// What is left of a module whose reader was killed: the rest of its output, by another reader; then it is unloaded.
+    async fn recover(&self, start_ns: u64, said: &mut String) -> Option<Finding> {
+        let name = &self.module.name;
+        if !tool::is_loaded(name) {
             return None;
         }
-        let (staprun, name) = (self.staprun.clone(), self.module.name.clone());
-        let unloaded = tokio::task::spawn_blocking(move || tool::unload(&staprun, &name)).await;
-        let how = match unloaded.unwrap_or_else(|e| Err(e.to_string())) {
-            Ok(()) => "it was unloaded".to_owned(),
-            Err(why) => format!("it could not be unloaded: {why}"),
-        };
-        let said = format!(
-            "the reader of module {} was killed, and {how}",
-            self.module.name
-        );
-        Some(Finding::new(FindingCode::StapModuleLeft, said))
+        let before = lock(&self.output).taken_bytes();
+        let attached = self.start(&command::attach(&self.staprun, name)).await;
+        if let Err(e) = &attached {
+            said.push_str(&format!("\nstaprun -A: {e}\n"));
+        }
+        if let Ok(mut child) = attached {
+            let (_, text, errors) = child.pipes();
+            let mut more = Said::listen(errors);
+            let (clock, output) = (Arc::clone(&self.clock), Arc::clone(&self.output));
+            lock(&output).next_reader();
+            let mut reader = tokio::spawn(read(text, clock, start_ns, output));
+            recover::end(child, name, self.more_than(before)).await;
+            if tokio::time::timeout(REST, &mut reader).await.is_err() {
+                reader.abort();
+            }
+            said.push('\n');
+            said.push_str(&more.text().await);
+        }
+        let bytes = lock(&self.output).taken_bytes().saturating_sub(before);
+        let bytes = format!("{bytes} bytes");
+        Some(recover::unloaded(&self.staprun, name, &bytes).await)
     }
 }
 

@@ -20,6 +20,7 @@ pub(super) struct ScriptOutput {
     /// None where the script prints no stacks: its lines may look like some.
     splitter: Option<StackSplitter>,
     sink: Sink,
+    taken_bytes: u64,
 }
 
 struct Sink {
@@ -74,16 +75,31 @@ impl ScriptOutput {
                 met: (0, 0),
                 ids: Vec::new(),
             },
+            taken_bytes: 0,
         }
     }
 
     /// The next bytes, so many milliseconds after the start.
     pub(super) fn feed(&mut self, bytes: &[u8], at_ms: u64) {
         self.sink.at_ms = at_ms;
+        self.taken_bytes = self.taken_bytes.saturating_add(bytes.len() as u64);
         match &mut self.splitter {
             Some(splitter) => splitter.feed(bytes, &mut self.sink),
             None => self.sink.text(bytes),
         }
+    }
+
+    /// Another reader goes on: a line or a stack that the first one has begun has no end.
+    pub(super) fn next_reader(&mut self) {
+        if let Some(splitter) = &mut self.splitter {
+            splitter.end(&mut self.sink);
+            *splitter = StackSplitter::default();
+        }
+    }
+
+    /// Bytes so far.
+    pub(super) fn taken_bytes(&self) -> u64 {
+        self.taken_bytes
     }
 
     /// The end: what was no stack, and how many bytes of it were beyond the bound.
