@@ -5,9 +5,9 @@ use crate::clock::SystemClock;
 use model::profile::{Measure, Process, Recorder, RecorderLimits, Series};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
+use tokio::time::Instant;
 
 const STUB: &str = "Active connections: 2 \nserver accepts handled requests\n 10 10 TOTAL \nReading: 0 Writing: 1 Waiting: 1 \n";
 const KONG: &str =

@@ -181,7 +181,7 @@ impl Run {
             // Its reader was killed: the module goes on, and has what was not read yet.
             let left = recover::recover(processes, &self.staprun, &self.name, &self.ear).await;
             account.add(left.account);
-            text.push_str("\n");
+            text.push('\n');
             text.push_str(&left.said);
             findings.push(left.finding);
         } else if tool::is_loaded(&self.name) {
