@@ -9,18 +9,14 @@ use super::task::lock;
 use super::{BoxFuture, Engine, Poll, SharedRecorder, Stopped};
 use crate::clock::Clock;
 use crate::policy::StatusPage;
-use http_body_util::{BodyExt as _, Empty, Limited};
-use hyper::body::Bytes;
-use hyper::header::{CONNECTION, HOST, USER_AGENT};
-use hyper_util::rt::TokioIo;
 use model::profile::{CounterKind, CounterSource};
 use model::{CaptureOrder, Finding, FindingCode};
 use std::collections::BTreeMap;
 use std::time::Duration;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
-use tokio_util::task::AbortOnDropHandle;
 
 const SECOND_NS: u64 = 1_000_000_000;
 /// Seconds over which requests are spread: no capture lasts longer.
@@ -28,7 +24,8 @@ const PARTS_MAX: u64 = 3_600;
 /// One reading; a page of a gateway that is so busy has no number in time.
 const READING_MAX: Duration = Duration::from_millis(800);
 /// Kong's page has some hundred bytes for each worker.
-const PAGE_BYTES_MAX: usize = 256 << 10;
+const PAGE_BYTES_MAX: u64 = 256 << 10;
+const HEADERS_MAX: usize = 64;
 
 /// An engine, and the requests beside its stacks.
 pub(super) struct WithStatusPage {
@@ -216,32 +213,44 @@ async fn read(page: &StatusPage) -> Result<u64, String> {
     }
 }
 
-async fn get(page: &StatusPage) -> Result<Bytes, String> {
-    let stream = TcpStream::connect(page.address)
+/// HTTP/1.0, so that the answer comes in one piece and ends with the connection.
+async fn get(page: &StatusPage) -> Result<Vec<u8>, String> {
+    let mut stream = TcpStream::connect(page.address)
         .await
         .map_err(|e| e.to_string())?;
-    let (mut sender, link) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+    let (path, host) = (&page.path, &page.host);
+    let request = format!(
+        "GET {path} HTTP/1.0\r\nHost: {host}\r\nUser-Agent: fleetflame-agent\r\nConnection: close\r\n\r\n"
+    );
+    stream
+        .write_all(request.as_bytes())
         .await
         .map_err(|e| e.to_string())?;
-    let _link = AbortOnDropHandle::new(tokio::spawn(link));
-    let request = hyper::Request::get(&page.path)
-        .header(HOST, &page.host)
-        .header(CONNECTION, "close")
-        .header(USER_AGENT, "fleetflame-agent")
-        .body(Empty::<Bytes>::new())
-        .map_err(|e| e.to_string())?;
-    let answer = sender
-        .send_request(request)
+    let mut answer = Vec::new();
+    stream
+        .take(PAGE_BYTES_MAX)
+        .read_to_end(&mut answer)
         .await
         .map_err(|e| e.to_string())?;
-    if answer.status() != hyper::StatusCode::OK {
-        return Err(format!("answers {}", answer.status()));
+    body(&answer).map(<[u8]>::to_vec)
+}
+
+/// What stands below the head of an answer.
+fn body(answer: &[u8]) -> Result<&[u8], String> {
+    if answer.len() as u64 >= PAGE_BYTES_MAX {
+        return Err(format!("answers with {PAGE_BYTES_MAX} bytes or more"));
     }
-    let body = Limited::new(answer.into_body(), PAGE_BYTES_MAX)
-        .collect()
-        .await
-        .map_err(|e| e.to_string())?;
-    Ok(body.to_bytes())
+    let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
+    let mut response = httparse::Response::new(&mut headers);
+    let head = match response.parse(answer) {
+        Ok(httparse::Status::Complete(bytes)) => bytes,
+        Ok(httparse::Status::Partial) => return Err("ends before its answer does".to_owned()),
+        Err(e) => return Err(format!("does not answer as HTTP: {e}")),
+    };
+    match response.code {
+        Some(200) => Ok(answer.get(head..).unwrap_or_default()),
+        code => Err(format!("answers {}", code.unwrap_or(0))),
+    }
 }
 
 /// The number of requests on a page: `server.total_requests` of Kong's JSON, else the third number of stub_status's third

@@ -5,7 +5,6 @@ use crate::clock::SystemClock;
 use model::profile::{Measure, Process, Recorder, RecorderLimits, Series};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tokio::time::Instant;
 
@@ -43,7 +42,7 @@ async fn serve(answer: impl Fn(u64) -> String + Send + 'static) -> StatusPage {
             };
             let mut asked = [0; 1_024];
             let length = stream.read(&mut asked).await.unwrap_or(0);
-            assert!(asked[..length].starts_with(b"GET /status HTTP/1.1\r\n"));
+            assert!(asked[..length].starts_with(b"GET /status HTTP/1.0\r\n"));
             let _ = stream.write_all(answer(number).as_bytes()).await;
         }
     });
@@ -144,7 +143,7 @@ fn requests_of_seconds_without_a_reading_are_spread_over_them() {
 
 #[tokio::test]
 async fn a_page_that_is_none_is_told_with_its_reason() {
-    let huge = "x".repeat(PAGE_BYTES_MAX + 1);
+    let huge = "x".repeat(PAGE_BYTES_MAX as usize);
     for (answer, word) in [
         (ok("<html>welcome</html>"), "neither"),
         (ok("{\"server\":{\"total_requests\":-1}}"), "neither"),
@@ -160,7 +159,7 @@ async fn a_page_that_is_none_is_told_with_its_reason() {
         ),
         ("SSH-2.0-OpenSSH\r\n".to_owned(), ""),
         (String::new(), ""),
-        (ok(&huge), "limit"),
+        (ok(&huge), "or more"),
     ] {
         let page = serve(move |_| answer.clone()).await;
         let (counted, findings) = capture(page.clone(), Duration::from_millis(100)).await;
