@@ -23,6 +23,8 @@ const END: Duration = Duration::from_millis(1_300);
 const LOOK: Duration = Duration::from_millis(50);
 /// SIGINT in the signal masks of /proc/PID/status.
 const SIGINT_BIT: u64 = 1 << 1;
+/// Of a reader that we have killed: what hinders one hinders another, and a teardown's time is up.
+pub(super) const DID_NOT_END: &str = "did not end in time and was killed by the agent";
 
 /// What was got.
 pub(super) struct Recovered {
@@ -43,22 +45,21 @@ pub(super) async fn recover(
         Ok(read) => read,
         Err(e) => (Account::default(), format!("staprun -A: {e}\n")),
     };
-    let rows = format!("{} rows", account.rows);
+    let why = format!("was killed; {} rows were recovered", account.rows);
     Recovered {
         account,
         said,
-        finding: unloaded(staprun, name, &rows).await,
+        finding: unloaded(staprun, name, &why).await,
     }
 }
 
-/// Unloads what is still there, and tells of it; `recovered` is how much of its output came.
-pub(super) async fn unloaded(staprun: &Path, name: &str, recovered: &str) -> Finding {
+/// Unloads what is still there, and tells of it; `why` is what became of its reader, and how much of its output came by another.
+pub(super) async fn unloaded(staprun: &Path, name: &str, why: &str) -> Finding {
     let how = match unload(staprun, name).await {
         Ok(()) => "it was unloaded".to_owned(),
         Err(why) => format!("it could not be unloaded: {why}"),
     };
-    let told =
-        format!("the reader of module {name} was killed; {recovered} were recovered, and {how}");
+    let told = format!("the reader of module {name} {why}, and {how}");
     Finding::new(FindingCode::StapModuleLeft, told)
 }
 

@@ -185,8 +185,8 @@ impl Run {
             text.push_str(&left.said);
             findings.push(left.finding);
         } else if tool::is_loaded(&self.name) {
-            // We killed it, because it did not end: what hinders one reader hinders another, and time is up.
-            findings.push(recover::unloaded(&self.staprun, &self.name, "0 rows").await);
+            let why = recover::DID_NOT_END;
+            findings.push(recover::unloaded(&self.staprun, &self.name, why).await);
         }
         let report = match account.end {
             Some((_, printed)) => ReportEnd::Came {

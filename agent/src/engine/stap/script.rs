@@ -342,8 +342,11 @@ impl Ready {
             }
         }
         child.interrupt();
+        let mut ends = true;
         if child.pid() != 0 {
-            code = child.ended_within(END).await.and_then(|s| s.code());
+            let status = child.ended_within(END).await;
+            ends = status.is_some();
+            code = status.and_then(|s| s.code());
         }
         child.kill().await;
         self.stats.stopped_mono_ns = self.clock.now_ns();
@@ -352,7 +355,7 @@ impl Ready {
             reader.abort();
         }
         let mut text = said.text().await;
-        let left = self.recover(start_ns, &mut text).await;
+        let left = self.recover(ends, start_ns, &mut text).await;
         let at_ms = self.clock.now_ns().saturating_sub(start_ns) / 1_000_000;
         let (pieces, dropped) = lock(&self.output).end(at_ms);
         let ending = Ending {
@@ -403,11 +406,15 @@ impl Ready {
         }
     }
 
-    /// What is left of a module whose reader was killed: the rest of its output, by another reader; then it is unloaded.
-    async fn recover(&self, start_ns: u64, said: &mut String) -> Option<Finding> {
+    /// What is left of a module whose reader was killed: the rest of its output, by another reader; then it is unloaded. At once
+    /// where its reader does not end (`ends`).
+    async fn recover(&self, ends: bool, start_ns: u64, said: &mut String) -> Option<Finding> {
         let name = &self.module.name;
         if !tool::is_loaded(name) {
             return None;
+        }
+        if !ends {
+            return Some(recover::unloaded(&self.staprun, name, recover::DID_NOT_END).await);
         }
         let before = lock(&self.output).taken_bytes();
         let attached = self.start(&command::attach(&self.staprun, name)).await;
@@ -428,8 +435,8 @@ impl Ready {
             said.push_str(&more.text().await);
         }
         let bytes = lock(&self.output).taken_bytes().saturating_sub(before);
-        let bytes = format!("{bytes} bytes");
-        Some(recover::unloaded(&self.staprun, name, &bytes).await)
+        let why = format!("was killed; {bytes} bytes were recovered");
+        Some(recover::unloaded(&self.staprun, name, &why).await)
     }
 }
 
